@@ -1,0 +1,227 @@
+namespace TrainingService.Domain.Jobs;
+
+/// <summary>A move was asked for that the life of a job does not allow.</summary>
+public sealed class InvalidTransitionException(Guid jobId, JobStatus from, JobStatus to) : DomainException(
+    "job.invalid_transition",
+    $"Job {PublicId.Of(PublicId.Job, jobId)} is {from.ToString().ToLowerInvariant()} and cannot become {to.ToString().ToLowerInvariant()}.");
+
+/// <summary>A training job. The row is the truth; the courier only wakes workers.</summary>
+public sealed class TrainingJob
+{
+    private readonly List<JobTransition> _history = [];
+
+    private TrainingJob()
+    {
+    }
+
+    public Guid Id { get; private init; }
+
+    public Guid ProjectId { get; private init; }
+
+    public JobStatus Status { get; private set; }
+
+    /// <summary>What a running job is busy with; null when it is not running.</summary>
+    public string? Phase { get; private set; }
+
+    /// <summary>Higher is claimed first.</summary>
+    public int Priority { get; private init; }
+
+    /// <summary>The whole training spec. Its meaning belongs to the engine.</summary>
+    public string SpecJson { get; private init; } = "{}";
+
+    /// <summary>How the job was asked for, in the words of the dialect that asked: shown again in the other one's fields.</summary>
+    public string RequestJson { get; private init; } = "{}";
+
+    /// <summary>Base model as the client named it.</summary>
+    public string Model { get; private init; } = "";
+
+    public string? Suffix { get; private init; }
+
+    /// <summary>Up to sixteen pairs of the client's own, as a JSON object.</summary>
+    public string? MetadataJson { get; private init; }
+
+    /// <summary>Name of the result, known when the job succeeds.</summary>
+    public string? FineTunedModel { get; private set; }
+
+    /// <summary>How often a worker has claimed the job.</summary>
+    public int Attempt { get; private set; }
+
+    /// <summary>How often its worker was lost.</summary>
+    public int RecoveryCount { get; private set; }
+
+    /// <summary>Raised by each claim. A write that carries an older token changes nothing.</summary>
+    public long LeaseToken { get; private set; }
+
+    public string? LeaseOwner { get; private set; }
+
+    public DateTimeOffset? LeaseExpiresAt { get; private set; }
+
+    public DateTimeOffset? LastProgressAt { get; private set; }
+
+    /// <summary>The job is not claimed before this time (back-off).</summary>
+    public DateTimeOffset? NotBefore { get; private set; }
+
+    public DateTimeOffset? CancelRequestedAt { get; private set; }
+
+    public int Step { get; private set; }
+
+    public int TotalSteps { get; private set; }
+
+    public long TrainedTokens { get; private set; }
+
+    public JobFailure? Failure { get; private set; }
+
+    public DateTimeOffset CreatedAt { get; private init; }
+
+    public DateTimeOffset? StartedAt { get; private set; }
+
+    public DateTimeOffset? FinishedAt { get; private set; }
+
+    public IReadOnlyList<JobTransition> History => _history;
+
+    /// <summary>Whether nothing more can happen to a job in this state.</summary>
+    public static bool IsFinal(JobStatus status) => status is JobStatus.Succeeded or JobStatus.Failed or JobStatus.Cancelled;
+
+    /// <summary>The one table of the life of a job.</summary>
+    public static bool CanMove(JobStatus from, JobStatus to) => from switch
+    {
+        JobStatus.Queued => to is JobStatus.Running or JobStatus.Paused or JobStatus.Cancelled or JobStatus.Failed,
+        JobStatus.Running => to is JobStatus.Succeeded or JobStatus.Failed or JobStatus.Cancelling or JobStatus.Paused
+            or JobStatus.Queued,   // its worker was lost or is shutting down
+        JobStatus.Paused => to is JobStatus.Queued or JobStatus.Cancelled,
+        JobStatus.Cancelling => to is JobStatus.Cancelled or JobStatus.Succeeded or JobStatus.Failed,
+        JobStatus.Succeeded or JobStatus.Failed or JobStatus.Cancelled => false,
+    };
+
+    /// <summary>A new job, waiting for a worker.</summary>
+    public static TrainingJob Submit(NewJob request, DateTimeOffset now)
+    {
+        var job = new TrainingJob
+        {
+            Id = Guid.CreateVersion7(now),
+            ProjectId = request.ProjectId,
+            Priority = request.Priority,
+            SpecJson = request.SpecJson,
+            RequestJson = request.RequestJson,
+            Model = request.Model,
+            Suffix = request.Suffix,
+            MetadataJson = request.MetadataJson,
+            CreatedAt = now,
+            Status = JobStatus.Queued,
+        };
+        job._history.Add(new JobTransition { Status = JobStatus.Queued, At = now, Reason = "submitted" });
+        return job;
+    }
+
+    /// <summary>A worker has claimed the job: the attempt and the lease token rise.</summary>
+    public void Start(string worker, TimeSpan lease, DateTimeOffset now)
+    {
+        MoveTo(JobStatus.Running, now, $"claimed by {worker}");
+        Attempt++;
+        LeaseToken++;
+        LeaseOwner = worker;
+        LeaseExpiresAt = now + lease;
+        LastProgressAt = now;
+        StartedAt ??= now;
+    }
+
+    /// <summary>Ends a waiting job at once, and asks the worker of a running one to stop.</summary>
+    public void Cancel(DateTimeOffset now)
+    {
+        if (Status == JobStatus.Cancelling)
+        {
+            return;
+        }
+
+        if (Status == JobStatus.Running)
+        {
+            MoveTo(JobStatus.Cancelling, now, "cancel requested");
+            CancelRequestedAt = now;
+            return;
+        }
+
+        MoveTo(JobStatus.Cancelled, now, "cancelled before it ran");
+        CancelRequestedAt = now;
+    }
+
+    /// <summary>The worker has obeyed a cancel request.</summary>
+    public void ConfirmCancelled(DateTimeOffset now) => MoveTo(JobStatus.Cancelled, now, "stopped by its worker");
+
+    public void Succeed(string fineTunedModel, DateTimeOffset now)
+    {
+        MoveTo(JobStatus.Succeeded, now);
+        FineTunedModel = fineTunedModel;
+    }
+
+    public void Fail(JobFailure failure, DateTimeOffset now)
+    {
+        MoveTo(JobStatus.Failed, now, failure.Code);
+        Failure = failure;
+    }
+
+    /// <summary>Puts a running job back in the queue: its worker was lost, is shutting down, or met a failure worth another try.</summary>
+    public void Requeue(string reason, bool workerLost, DateTimeOffset notBefore, DateTimeOffset now)
+    {
+        MoveTo(JobStatus.Queued, now, reason);
+        NotBefore = notBefore;
+        if (workerLost)
+        {
+            RecoveryCount++;
+        }
+    }
+
+    private void MoveTo(JobStatus next, DateTimeOffset at, string? reason = null)
+    {
+        if (!CanMove(Status, next))
+        {
+            throw new InvalidTransitionException(Id, Status, next);
+        }
+
+        Status = next;
+        if (next != JobStatus.Running)
+        {
+            Phase = null;
+        }
+
+        if (next is not (JobStatus.Running or JobStatus.Cancelling))
+        {
+            LeaseOwner = null;
+            LeaseExpiresAt = null;
+        }
+
+        if (IsFinal(next))
+        {
+            FinishedAt = at;
+        }
+
+        _history.Add(new JobTransition { Status = next, At = at, Reason = reason });
+    }
+}
+
+/// <summary>One move of a job, kept for ever.</summary>
+public sealed class JobTransition
+{
+    public required JobStatus Status { get; init; }
+
+    public required DateTimeOffset At { get; init; }
+
+    public string? Reason { get; init; }
+}
+
+/// <summary>What is asked of <see cref="TrainingJob.Submit"/>.</summary>
+public sealed record NewJob
+{
+    public required Guid ProjectId { get; init; }
+
+    public required string SpecJson { get; init; }
+
+    public required string RequestJson { get; init; }
+
+    public required string Model { get; init; }
+
+    public string? Suffix { get; init; }
+
+    public string? MetadataJson { get; init; }
+
+    public int Priority { get; init; }
+}

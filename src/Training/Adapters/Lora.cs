@@ -1,0 +1,51 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>Which biases train beside the factors.</summary>
+public enum BiasTraining
+{
+    None,
+
+    /// <summary>Every bias of the model.</summary>
+    All,
+
+    /// <summary>The biases of the adapted layers.</summary>
+    LoraOnly,
+}
+
+/// <summary>Low-rank adaptation: y = W·x + (α/r)·B·A·x, with W frozen.</summary>
+/// <remarks>Hu et al. 2021, arXiv:2106.09685, §4.1. B starts at zero, so training starts at the base model.</remarks>
+public sealed record LoraConfig : AdapterConfig
+{
+    [Description("Rank r of the update."), Range(1, 65_536)]
+    public int Rank { get; init; } = 16;
+
+    [Description("Scale α; the update is multiplied by α/r."), Range(1e-3, 1e6)]
+    public double Alpha { get; init; } = 32;
+
+    [Description("Multiply by α/√r instead of α/r (rank-stabilised LoRA, arXiv:2312.03732).")]
+    public bool UseRslora { get; init; }
+
+    [Description("Share of the inputs of A that is dropped in training."), Range(0, 0.99)]
+    public double Dropout { get; init; }
+
+    [Description("Layers to adapt: a list of module name endings, a regular expression over whole module names, or all-linear (every linear layer but the output head).")]
+    public ModuleSelector TargetModules { get; init; } = ModuleSelector.AllLinear;
+
+    [Description("Layers to leave alone, selected in the same way; null: none.")]
+    public ModuleSelector? ExcludeModules { get; init; }
+
+    [Description("Other ranks for some layers: regular expression over module names → rank.")]
+    public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
+
+    [Description("Other scales for some layers: regular expression over module names → α.")]
+    public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
+
+    [Description("Modules that train in full and are saved with the adapter, such as embed_tokens or lm_head.")]
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
+
+    [Description("Biases that train: none, all, or those of adapted layers (lora_only).")]
+    public BiasTraining Bias { get; init; } = BiasTraining.None;
+}

@@ -1,0 +1,61 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+
+namespace TrainingService.Training.Data;
+
+/// <summary>Layout of the rows of a data set.</summary>
+public enum DataFormat
+{
+    /// <summary>Decided by the column names of the first rows.</summary>
+    Auto,
+
+    /// <summary><c>text</c>.</summary>
+    Text,
+
+    /// <summary><c>prompt</c>, <c>completion</c>: both strings, or both message lists.</summary>
+    PromptCompletion,
+
+    /// <summary><c>instruction</c>, <c>input</c>, <c>output</c>, <c>system</c>, <c>history</c>.</summary>
+    Alpaca,
+
+    /// <summary><c>messages</c> of <c>role</c> and <c>content</c>.</summary>
+    Messages,
+
+    /// <summary><c>conversations</c> of <c>from</c> and <c>value</c>.</summary>
+    Sharegpt,
+
+    /// <summary><c>input_ids</c>, <c>labels</c>, <c>attention_mask</c>.</summary>
+    Tokenized,
+}
+
+/// <summary>Which rows are trained on, and how a row becomes a token sequence.</summary>
+public sealed record DataConfig
+{
+    [Description("Training rows: a file id (file-…), or a local file for the command line. JSONL, JSON array or CSV; .gz of each.")]
+    [Required(AllowEmptyStrings = false)]
+    public required string Train { get; init; }
+
+    [Description("Validation rows, like train; null: validation_split decides.")]
+    public string? Validation { get; init; }
+
+    [Description("Share of the training rows that is set aside for validation when no validation file is given."), Range(0, 0.9)]
+    public double ValidationSplit { get; init; }
+
+    [Description("Layout of the rows; auto: decided by the column names.")]
+    public DataFormat Format { get; init; } = DataFormat.Auto;
+
+    [Description("Renames columns before the layout is decided: {\"question\": \"prompt\"} reads column question as prompt.")]
+    public IReadOnlyDictionary<string, string> Columns { get; init; } = new Dictionary<string, string>();
+
+    [Description("Longest sequence in tokens; longer rows are cut at the end."), Range(2, 1_048_576)]
+    public int MaxLength { get; init; } = 1024;
+
+    [Description("Whether several rows share one sequence. No row sees another: attention and positions start anew.")]
+    public bool Packing { get; init; } = true;
+
+    [Description("Whether rows are visited in a new random order, fixed by the seed, in each epoch.")]
+    public bool Shuffle { get; init; } = true;
+
+    [Description("Whether prompts (and user turns) carry loss too. Plain text always does.")]
+    public bool TrainOnPrompt { get; init; }
+}

@@ -1,0 +1,26 @@
+namespace TrainingService.Training.Data;
+
+/// <summary>One row as token ids.</summary>
+/// <param name="InputIds">Token ids, at most <see cref="DataConfig.MaxLength"/> of them.</param>
+/// <param name="Labels">As long as <paramref name="InputIds"/>: the id itself where the token carries loss, otherwise <see cref="Ignored"/>.
+/// A label stands at the position of its own token; the objective shifts.</param>
+/// <param name="Row">One-based row of the file that it came from.</param>
+public sealed record Example(int[] InputIds, int[] Labels, int Row)
+{
+    /// <summary>Label of a token without loss.</summary>
+    public const int Ignored = -100;
+
+    /// <summary>Tokens that carry loss: labels that are not ignored, less the first token, which nothing predicts.</summary>
+    public int TrainableTokens => Labels.Skip(1).Count(label => label != Ignored);
+}
+
+/// <summary>One forward pass: rectangular arrays, filled at the end of each row of the batch.</summary>
+/// <param name="InputIds">[B, T], row-major.</param>
+/// <param name="Labels">[B, T]; <see cref="Example.Ignored"/> where there is no loss: padding, prompts, and the first token of each example.</param>
+/// <param name="Positions">[B, T]; start anew at zero with each packed example.</param>
+/// <param name="Segments">[B, T]; number of the packed example within its sequence, from 1; 0 on padding. Null when each sequence holds one example.</param>
+public sealed record Batch(int Size, int Length, long[] InputIds, long[] Labels, long[] Positions, int[]? Segments)
+{
+    /// <summary>Positions that carry loss.</summary>
+    public int TrainableTokens => Labels.Count(label => label != Example.Ignored);
+}

@@ -1,0 +1,18 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
+
+namespace TrainingService.Training.Optimizers;
+
+/// <summary>How gradients become updates.</summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "type")]
+[JsonDerivedType(typeof(AdamWConfig), "adamw")]
+[JsonDerivedType(typeof(SgdConfig), "sgd")]
+public abstract record OptimizerConfig
+{
+    [Description("Learning rate at the end of the warm-up."), Range(1e-12, 1e3)]
+    public double LearningRate { get; init; } = 2e-4;
+
+    [Description("Weight decay, decoupled from the gradient where the method decouples it."), Range(0, 1e3)]
+    public double WeightDecay { get; init; }
+}

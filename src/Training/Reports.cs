@@ -1,0 +1,47 @@
+using System.Text.Json.Serialization;
+
+namespace TrainingService.Training;
+
+/// <summary>One line of a training process's standard output. The supervisor and the command line read the same lines.</summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "type")]
+[JsonDerivedType(typeof(StepReport), "step")]
+[JsonDerivedType(typeof(MetricReport), "metric")]
+[JsonDerivedType(typeof(CheckpointReport), "checkpoint")]
+[JsonDerivedType(typeof(PhaseReport), "phase")]
+[JsonDerivedType(typeof(WarningReport), "warning")]
+[JsonDerivedType(typeof(DoneReport), "done")]
+[JsonDerivedType(typeof(FailedReport), "failed")]
+public abstract record Report;
+
+/// <summary>One optimizer step.</summary>
+/// <param name="Step">One-based number of the step just taken.</param>
+/// <param name="Loss">Mean over the step's trainable tokens, before the update, nats.</param>
+/// <param name="GradNorm">Global L2 norm of the gradient before clipping.</param>
+/// <param name="TokensPerSecond">Tokens of the step, padding left out, over its wall time.</param>
+/// <param name="TokensSeen">Tokens since the start of the run, padding left out.</param>
+/// <param name="TrainedTokens">Of those, the ones that carried loss.</param>
+/// <param name="MemoryBytes">Resident memory of the process.</param>
+public sealed record StepReport(
+    int Step, int TotalSteps, double Epoch, double Loss, double LearningRate, double GradNorm, double TokensPerSecond,
+    long TokensSeen, long TrainedTokens, long MemoryBytes) : Report;
+
+/// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>
+public sealed record MetricReport(int Step, IReadOnlyDictionary<string, double> Values) : Report;
+
+/// <summary>A checkpoint that is complete on disk.</summary>
+/// <param name="Path">Folder below the work folder.</param>
+/// <param name="Best">Whether its evaluation loss is the lowest so far.</param>
+public sealed record CheckpointReport(int Step, string Path, bool Best, IReadOnlyDictionary<string, double> Metrics) : Report;
+
+/// <summary>What the process is busy with: <c>tokenizing</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
+public sealed record PhaseReport(string Phase) : Report;
+
+/// <summary>Something that its owner should know, and that does not stop the run.</summary>
+public sealed record WarningReport(string Message) : Report;
+
+/// <summary>The run is complete and its <c>manifest.json</c> is written.</summary>
+public sealed record DoneReport(int Steps, long TrainedTokens, IReadOnlyDictionary<string, double> Metrics) : Report;
+
+/// <summary>The run ended without a result.</summary>
+/// <param name="Param">JSON path of the spec member, or file and row, that is at fault.</param>
+public sealed record FailedReport(FailureCode Code, string Message, string? Param) : Report;
