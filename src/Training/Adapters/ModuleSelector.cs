@@ -1,6 +1,5 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using System.Text.RegularExpressions;
 
 namespace TrainingService.Training.Adapters;
 
@@ -15,8 +14,6 @@ public sealed record ModuleSelector
     /// <summary>Every linear layer but the output head.</summary>
     public static readonly ModuleSelector AllLinear = new() { IsAllLinear = true };
 
-    private static readonly TimeSpan MatchTimeout = TimeSpan.FromSeconds(1);
-
     public bool IsAllLinear { get; private init; }
 
     public IReadOnlyList<string>? Names { get; private init; }
@@ -30,8 +27,8 @@ public sealed record ModuleSelector
     /// <summary>Whether the module called <paramref name="name"/> is selected. <c>all-linear</c> selects every name that it is asked.</summary>
     public bool Selects(string name) =>
         IsAllLinear
-        || (Names?.Any(suffix => name == suffix || name.EndsWith("." + suffix, StringComparison.Ordinal)) ?? false)
-        || (Pattern is not null && Regex.IsMatch(name, $"^(?:{Pattern})$", RegexOptions.CultureInvariant, MatchTimeout));
+        || (Names?.Any(entry => TargetSelection.Means(entry, name)) ?? false)
+        || (Pattern is not null && ModulePattern.MatchesWhole(Pattern, name));
 
     public override string ToString() => IsAllLinear ? "all-linear" : Pattern ?? $"[{string.Join(", ", Names ?? [])}]";
 
@@ -42,6 +39,8 @@ public sealed record ModuleSelector
 
 internal sealed class ModuleSelectorConverter : JsonConverter<ModuleSelector>
 {
+    private const string Forms = "must be a list of module names, a regular expression, or \"all-linear\"";
+
     public override ModuleSelector Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
     {
         switch (reader.TokenType)
@@ -50,24 +49,29 @@ internal sealed class ModuleSelectorConverter : JsonConverter<ModuleSelector>
                 return ModuleSelector.AllLinear;
             case JsonTokenType.String:
                 var pattern = reader.GetString()!;
-                try
+                return ModulePattern.Fault(pattern) switch
                 {
-                    _ = new Regex(pattern);
-                }
-                catch (ArgumentException error)
-                {
-                    throw new JsonException($"is not a valid regular expression: {error.Message}", error);
-                }
-
-                return ModuleSelector.OfPattern(pattern);
+                    _ when string.IsNullOrWhiteSpace(pattern) => throw new JsonException(Forms),
+                    { } fault => throw new JsonException($"is not a valid regular expression: {fault}"),
+                    null => ModuleSelector.OfPattern(pattern),
+                };
             case JsonTokenType.StartArray:
-                var names = JsonSerializer.Deserialize<string[]>(ref reader, options)!;
-                return names.Length > 0 && names.All(name => !string.IsNullOrWhiteSpace(name))
-                    ? ModuleSelector.OfNames(names)
-                    : throw new JsonException("must name at least one module, such as [\"q_proj\", \"v_proj\"]");
+                return ModuleSelector.OfNames(ReadNames(ref reader));
             default:
-                throw new JsonException("must be a list of names, a regular expression, or \"all-linear\"");
+                throw new JsonException(Forms);
         }
+    }
+
+    private static List<string> ReadNames(ref Utf8JsonReader reader)
+    {
+        var names = new List<string>();
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+        {
+            var name = reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
+            names.Add(string.IsNullOrWhiteSpace(name) ? throw new JsonException("must hold module names only, such as [\"q_proj\", \"v_proj\"]") : name);
+        }
+
+        return names.Count > 0 ? names : throw new JsonException("must name at least one module, such as [\"q_proj\", \"v_proj\"]");
     }
 
     public override void Write(Utf8JsonWriter writer, ModuleSelector value, JsonSerializerOptions options)
