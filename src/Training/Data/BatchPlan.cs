@@ -1,0 +1,110 @@
+namespace TrainingService.Training.Data;
+
+/// <summary>What one forward pass sees.</summary>
+/// <param name="Sequences">Examples, by index, of each row of the batch: one each, or several when packed.</param>
+public sealed record PlannedBatch(IReadOnlyList<IReadOnlyList<int>> Sequences);
+
+/// <summary>Which examples are seen together and in which order. A function of the seed and the epoch alone, so a position in the data is
+/// (epoch, batch) and nothing else needs to be saved for an exact resume.</summary>
+public sealed class BatchPlan
+{
+    private readonly IReadOnlyList<Example> _examples;
+    private readonly int[] _lengths;
+    private readonly int _batchSize;
+    private readonly int _padId;
+    private readonly int? _capacity;
+    private readonly int? _seed;
+
+    /// <param name="examples">Not copied.</param>
+    /// <param name="batchSize">Sequences in one batch; the last batch of an epoch may hold fewer.</param>
+    /// <param name="padId">Token that fills the end of short sequences. It carries no loss.</param>
+    /// <param name="packTo">Length that packed sequences may reach, tokens; null: one example per sequence.</param>
+    /// <param name="shuffleSeed">Seed of the order; null: the order of the file in every epoch.</param>
+    public BatchPlan(IReadOnlyList<Example> examples, int batchSize, int padId, int? packTo, int? shuffleSeed)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(batchSize, 1);
+        _examples = examples;
+        _lengths = [.. examples.Select(example => example.InputIds.Length)];
+        _batchSize = batchSize;
+        _padId = padId;
+        _capacity = packTo;
+        _seed = shuffleSeed;
+        if (_capacity < _lengths.DefaultIfEmpty().Max())
+        {
+            throw new ArgumentOutOfRangeException(nameof(packTo), packTo, "An example is longer than a packed sequence.");
+        }
+
+        BatchesPerEpoch = (Sequences(0).Count + batchSize - 1) / batchSize;
+    }
+
+    /// <summary>Batches of every epoch: packing never changes how many there are.</summary>
+    public int BatchesPerEpoch { get; }
+
+    /// <summary>The plan of training.</summary>
+    public static BatchPlan ForTraining(IReadOnlyList<Example> examples, DataConfig config, int batchSize, int padId, int seed) =>
+        new(examples, batchSize, padId, config.Packing ? config.MaxLength : null, config.Shuffle ? seed : null);
+
+    /// <summary>The plan of evaluation: file order, one example per sequence.</summary>
+    public static BatchPlan ForEvaluation(IReadOnlyList<Example> examples, int batchSize, int padId) =>
+        new(examples, batchSize, padId, packTo: null, shuffleSeed: null);
+
+    /// <summary>The batches of an epoch, counted from 0.</summary>
+    public IReadOnlyList<PlannedBatch> ForEpoch(int epoch) =>
+        [.. Sequences(epoch).Chunk(_batchSize).Select(sequences => new PlannedBatch(sequences))];
+
+    /// <summary>Tokens of a batch, padding left out.</summary>
+    public int TokensOf(PlannedBatch planned) => planned.Sequences.Sum(sequence => sequence.Sum(index => _lengths[index]));
+
+    /// <summary>The batch as rectangular arrays, as long as its longest sequence.</summary>
+    public Batch Collate(PlannedBatch planned)
+    {
+        var size = planned.Sequences.Count;
+        var length = planned.Sequences.Max(sequence => sequence.Sum(index => _lengths[index]));
+        var ids = new long[size * length];
+        var labels = new long[size * length];
+        var positions = new long[size * length];
+        Array.Fill(ids, _padId);
+        Array.Fill(labels, Example.Ignored);
+        var segments = planned.Sequences.Any(sequence => sequence.Count > 1) ? new int[size * length] : null;
+        for (var row = 0; row < size; row++)
+        {
+            var at = row * length;
+            for (var segment = 0; segment < planned.Sequences[row].Count; segment++)
+            {
+                var example = _examples[planned.Sequences[row][segment]];
+                for (var t = 0; t < example.InputIds.Length; t++, at++)
+                {
+                    ids[at] = example.InputIds[t];
+                    // What stands before the first token is nothing, or another example: neither predicts it.
+                    labels[at] = t == 0 ? Example.Ignored : example.Labels[t];
+                    positions[at] = t;
+                    if (segments is not null)
+                    {
+                        segments[at] = segment + 1;
+                    }
+                }
+            }
+        }
+
+        return new(size, length, ids, labels, positions, segments);
+    }
+
+    private List<List<int>> Sequences(int epoch)
+    {
+        if (_seed is not { } seed)
+        {
+            return _capacity is { } inOrder ? Packing.InOrder(_lengths, inOrder) : [.. _lengths.Select((_, index) => new List<int> { index })];
+        }
+
+        var random = SplitMix64.For(seed, epoch);
+        var order = random.Permutation(_examples.Count);
+        if (_capacity is not { } capacity)
+        {
+            return [.. order.Select(index => new List<int> { index })];
+        }
+
+        // Best fit leaves the longest examples in front; the second shuffle spreads them over the epoch.
+        var packed = Packing.BestFit(_lengths, order, capacity);
+        return [.. random.Permutation(packed.Count).Select(index => packed[index])];
+    }
+}
