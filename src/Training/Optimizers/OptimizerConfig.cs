@@ -15,4 +15,7 @@ public abstract record OptimizerConfig
 
     [Description("Weight decay, decoupled from the gradient where the method decouples it."), Range(0, 1e3)]
     public double WeightDecay { get; init; }
+
+    /// <summary>An optimizer with empty moments over these parameters; it does not own them.</summary>
+    public abstract Optimizer Create(FlatParameters parameters);
 }
