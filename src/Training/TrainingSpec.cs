@@ -8,7 +8,7 @@ using TrainingService.Training.Optimizers;
 namespace TrainingService.Training;
 
 /// <summary>What to train, on what, and how. The same document goes over HTTP, to <c>train</c> and into the artifact.</summary>
-public sealed record TrainingSpec
+public sealed record TrainingSpec : IValidatableObject
 {
     [Description("Base model: an id (mdl_…) of a registered model, or a local folder for the command line.")]
     [Required(AllowEmptyStrings = false)]
@@ -43,6 +43,16 @@ public sealed record TrainingSpec
 
     [Description("Seed of initialisation, dropout and shuffling. The same seed gives the same run."), Range(0, int.MaxValue)]
     public int Seed { get; init; } = 42;
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
+    {
+        if (Evaluation.EarlyStoppingPatience is not null && Data.Validation is null && Data.ValidationSplit == 0)
+        {
+            yield return new(
+                "needs validation rows: give data.validation or data.validation_split, or set it to null.",
+                [$"{nameof(Evaluation)}.{nameof(Evaluation.EarlyStoppingPatience)}", $"{nameof(Data)}.{nameof(Data.Validation)}", $"{nameof(Data)}.{nameof(Data.ValidationSplit)}"]);
+        }
+    }
 }
 
 /// <summary>Number format of a run.</summary>
@@ -62,7 +72,7 @@ public enum LrScheduler
 }
 
 /// <summary>How long a run lasts, how its batches are formed, and how the learning rate moves.</summary>
-public sealed record ScheduleConfig
+public sealed record ScheduleConfig : IValidatableObject
 {
     [Description("Passes over the training rows. Ignored when max_steps is set."), Range(0.01, 1000)]
     public double Epochs { get; init; } = 3;
@@ -87,6 +97,14 @@ public sealed record ScheduleConfig
 
     [Description("Gradients are scaled so that their global L2 norm is at most this; null: never."), Range(1e-6, 1e6)]
     public double? MaxGradNorm { get; init; } = 1.0;
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
+    {
+        if (WarmupSteps > MaxSteps)
+        {
+            yield return new($"is {WarmupSteps}, more than max_steps, {MaxSteps}; lower it.", [nameof(WarmupSteps), nameof(MaxSteps)]);
+        }
+    }
 }
 
 /// <summary>When and how a model is measured on rows that it does not train on.</summary>
@@ -95,7 +113,7 @@ public sealed record EvaluationConfig
     [Description("Steps between evaluations; null: after each epoch and at the end."), Range(1, 100_000_000)]
     public int? EverySteps { get; init; }
 
-    [Description("What is measured: loss (mean over tokens, nats), token_accuracy.")]
+    [Description("What is measured: loss (mean over tokens, nats), token_accuracy."), AllowedItems("loss", "token_accuracy")]
     public IReadOnlyList<string> Metrics { get; init; } = ["loss", "token_accuracy"];
 
     [Description("Evaluations without a lower loss after which the run ends early; null: never."), Range(1, 10_000)]

@@ -17,7 +17,7 @@ public enum BiasTraining
 
 /// <summary>Low-rank adaptation: y = W·x + (α/r)·B·A·x, with W frozen.</summary>
 /// <remarks>Hu et al. 2021, arXiv:2106.09685, §4.1. B starts at zero, so training starts at the base model.</remarks>
-public sealed record LoraConfig : AdapterConfig
+public sealed record LoraConfig : AdapterConfig, IValidatableObject
 {
     [Description("Rank r of the update."), Range(1, 65_536)]
     public int Rank { get; init; } = 16;
@@ -37,10 +37,10 @@ public sealed record LoraConfig : AdapterConfig
     [Description("Layers to leave alone, selected in the same way; null: none.")]
     public ModuleSelector? ExcludeModules { get; init; }
 
-    [Description("Other ranks for some layers: regular expression over module names → rank.")]
+    [Description("Other ranks for some layers: regular expression over module names → rank."), ItemRange(1, 65_536)]
     public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
 
-    [Description("Other scales for some layers: regular expression over module names → α.")]
+    [Description("Other scales for some layers: regular expression over module names → α."), ItemRange(1e-3, 1e6)]
     public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
 
     [Description("Modules that train in full and are saved with the adapter, such as embed_tokens or lm_head.")]
@@ -48,4 +48,13 @@ public sealed record LoraConfig : AdapterConfig
 
     [Description("Biases that train: none, all, or those of adapted layers (lora_only).")]
     public BiasTraining Bias { get; init; } = BiasTraining.None;
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) =>
+        FaultyKeys(RankPattern.Keys, nameof(RankPattern)).Concat(FaultyKeys(AlphaPattern.Keys, nameof(AlphaPattern)));
+
+    private static IEnumerable<ValidationResult> FaultyKeys(IEnumerable<string> keys, string member) =>
+        from key in keys
+        let fault = ModulePattern.Fault(key)
+        where fault is not null
+        select new ValidationResult($"has the key '{key}', which is not a valid regular expression: {fault}", [member]);
 }

@@ -29,7 +29,7 @@ public enum DataFormat
 }
 
 /// <summary>Which rows are trained on, and how a row becomes a token sequence.</summary>
-public sealed record DataConfig
+public sealed record DataConfig : IValidatableObject
 {
     [Description("Training rows: a file id (file-…), or a local file for the command line. JSONL, JSON array or CSV; .gz of each.")]
     [Required(AllowEmptyStrings = false)]
@@ -58,4 +58,21 @@ public sealed record DataConfig
 
     [Description("Whether prompts (and user turns) carry loss too. Plain text always does.")]
     public bool TrainOnPrompt { get; init; }
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
+    {
+        if (Validation is not null && ValidationSplit > 0)
+        {
+            yield return new(
+                "must be 0 when data.validation is given: rows are set aside only in the absence of a validation file.",
+                [nameof(ValidationSplit), nameof(Validation)]);
+        }
+
+        foreach (var column in Columns.GroupBy(pair => pair.Value).Where(group => group.Count() > 1))
+        {
+            yield return new(
+                $"renames {string.Join(" and ", column.Select(pair => $"'{pair.Key}'"))} to '{column.Key}'; each name can be given once.",
+                [nameof(Columns)]);
+        }
+    }
 }

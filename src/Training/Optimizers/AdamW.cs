@@ -8,7 +8,7 @@ namespace TrainingService.Training.Optimizers;
 /// <remarks>Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2. The decay applies to every tensor that trains, as in PyTorch.</remarks>
 public sealed record AdamWConfig : OptimizerConfig
 {
-    [Description("Decay of the first and of the second moment, each from 0 up to, not including, 1."), Length(2, 2)]
+    [Description("Decay of the first and of the second moment, each from 0 up to, not including, 1."), Length(2, 2), ItemRange(0, 1, MaximumIsExclusive = true)]
     public IReadOnlyList<double> Betas { get; init; } = [0.9, 0.999];
 
     [Description("Added to the root of the second moment."), Range(1e-16, 1)]
