@@ -1,0 +1,130 @@
+using System.Buffers.Binary;
+using System.IO.MemoryMappedFiles;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Checkpoints;
+
+/// <summary>A safetensors file, memory-mapped. Opening it checks every bound; reading copies one tensor out of the map.</summary>
+public sealed class SafeTensorsFile : IDisposable
+{
+    /// <summary>Bytes that are copied at once: a span is limited to 31 bits.</summary>
+    private const int ChunkBytes = 1 << 30;
+
+    private readonly MemoryMappedFile _map;
+    private readonly MemoryMappedViewAccessor _view;
+    private readonly SafeTensorsHeader _header;
+
+    private SafeTensorsFile(string path, MemoryMappedFile map, MemoryMappedViewAccessor view, SafeTensorsHeader header)
+    {
+        Path = path;
+        _map = map;
+        _view = view;
+        _header = header;
+    }
+
+    public string Path { get; }
+
+    public IReadOnlyDictionary<string, SafeTensorEntry> Entries => _header.Entries;
+
+    public IReadOnlyDictionary<string, string> Metadata => _header.Metadata;
+
+    /// <summary>Maps a file and checks its header against its length. Loads no libtorch.</summary>
+    /// <exception cref="TrainingException">The file is missing, truncated, or no safetensors file.</exception>
+    public static SafeTensorsFile Open(string path)
+    {
+        var file = System.IO.Path.GetFileName(path);
+        if (!File.Exists(path))
+        {
+            throw TrainingException.InvalidData($"{file} is missing; upload it with the model.", file);
+        }
+
+        FileStream? stream = null;
+        try
+        {
+            stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
+            var header = ReadHeader(stream, file);
+            var map = MemoryMappedFile.CreateFromFile(
+                stream, mapName: null, capacity: 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: false);
+            stream = null;
+            return new(path, map, map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read), header);
+        }
+        finally
+        {
+            stream?.Dispose();
+        }
+    }
+
+    /// <summary>Copies one tensor out of the file.</summary>
+    /// <param name="dtype">Format of the result; null for the file's own.</param>
+    /// <param name="device">Place of the result; null for the CPU.</param>
+    /// <returns>A tensor that owns its memory, in the caller's dispose scope.</returns>
+    /// <exception cref="TrainingException">The file has no such tensor.</exception>
+    public Tensor Read(string name, ScalarType? dtype = null, Device? device = null)
+    {
+        if (!Entries.TryGetValue(name, out var entry))
+        {
+            var file = System.IO.Path.GetFileName(Path);
+            throw TrainingException.InvalidData(
+                $"{file} has no tensor {SafeTensorsHeader.Quote(name)}; it holds {Entries.Count} others.", file);
+        }
+
+        using var scope = NewDisposeScope();
+        var tensor = empty(entry.Shape, entry.DType.ToScalarType());
+        Copy(entry, tensor);
+        return tensor.to(dtype ?? tensor.dtype, device ?? CPU).MoveToOuterDisposeScope();
+    }
+
+    public void Dispose()
+    {
+        _view.Dispose();
+        _map.Dispose();
+    }
+
+    private static SafeTensorsHeader ReadHeader(FileStream stream, string file)
+    {
+        Span<byte> prefix = stackalloc byte[SafeTensorsHeader.PrefixLength];
+        if (stream.Length < prefix.Length)
+        {
+            throw SafeTensorsHeader.Bad(file, $"it has {stream.Length} bytes, too few for a header");
+        }
+
+        stream.ReadExactly(prefix);
+        var length = BinaryPrimitives.ReadUInt64LittleEndian(prefix);
+        if (length > (ulong)(stream.Length - prefix.Length) || length > SafeTensorsHeader.LongestHeader)
+        {
+            throw SafeTensorsHeader.Bad(
+                file, $"its header claims {length} bytes, of {stream.Length} in the file "
+                + $"and at most {SafeTensorsHeader.LongestHeader}");
+        }
+
+        var header = new byte[(int)length];
+        stream.ReadExactly(header);
+        return SafeTensorsHeader.Parse(header, stream.Length, file);
+    }
+
+    private unsafe void Copy(SafeTensorEntry entry, Tensor target)
+    {
+        if (entry.Length == 0)
+        {
+            return;
+        }
+
+        var flat = target.view(-1);
+        var size = entry.DType.Size();
+        byte* start = null;
+        _view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
+        try
+        {
+            for (long done = 0; done < entry.Length; done += ChunkBytes)
+            {
+                var count = (int)Math.Min(ChunkBytes, entry.Length - done);
+                var source = new ReadOnlySpan<byte>(start + _view.PointerOffset + entry.Offset + done, count);
+                source.CopyTo(flat.narrow(0, done / size, count / size).bytes);
+            }
+        }
+        finally
+        {
+            _view.SafeMemoryMappedViewHandle.ReleasePointer();
+        }
+    }
+}
