@@ -1,0 +1,112 @@
+using TorchSharp.Modules;
+using TrainingService.Training.Checkpoints;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Models;
+
+/// <summary>A decoder that predicts the next token. Its weights do not train until an adapter switches on what does.</summary>
+public abstract class CausalLm : nn.Module
+{
+    private readonly List<(string Name, Parameter Parameter)> _weights;
+
+    /// <summary>Makes every weight of <paramref name="config"/>, in its order.</summary>
+    /// <param name="source">Gives each weight as a new tensor; the model takes ownership.</param>
+    private protected CausalLm(ModelConfig config, string className, WeightSource source)
+        : base(className)
+    {
+        Config = config;
+        _weights = [];
+        foreach (var weight in config.Weights)
+        {
+            using var scope = NewDisposeScope();
+            var parameter = new Parameter(source(weight), requires_grad: false);
+            parameter.DetachFromDisposeScope();   // the model owns it
+            _weights.Add((weight.Name, parameter));
+        }
+    }
+
+    public ModelConfig Config { get; }
+
+    /// <summary>Format of the weights.</summary>
+    public ScalarType DType => _weights[0].Parameter.dtype;
+
+    /// <summary>Where the weights are.</summary>
+    public Device Device => _weights[0].Parameter.device;
+
+    /// <summary>Every linear layer but the output head, in the order of the network.</summary>
+    public abstract IReadOnlyList<LinearSlot> Linears { get; }
+
+    /// <summary>Reads a Hugging Face folder: <c>config.json</c> and safetensors.</summary>
+    /// <param name="folder">A local folder.</param>
+    /// <param name="dtype">Format of the weights in memory.</param>
+    /// <exception cref="TrainingException">A missing or surplus tensor, a wrong shape, or a setting that is not implemented.</exception>
+    public static CausalLm Load(string folder, ScalarType dtype, Device device)
+    {
+        var config = HuggingFaceFolder.ReadConfig(folder);
+        using var checkpoint = CheckpointFolder.Open(folder);
+        var names = CheckpointNames.Match(config, checkpoint);
+        return config.Build(weight => checkpoint.Read(names[weight.Name], dtype, device));
+    }
+
+    /// <summary>A new model: normal weights with the configured deviation, norms one, biases zero.</summary>
+    /// <param name="seed">The same seed gives the same weights, on any device.</param>
+    public static CausalLm Create(ModelConfig config, ScalarType dtype, Device device, long seed)
+    {
+        using var generator = new Generator((ulong)seed, CPU);
+        return config.Build(weight => NewWeight(weight, config.InitializerRange, generator).to(dtype, device));
+    }
+
+    /// <summary>Scores of the next token.</summary>
+    /// <param name="inputIds">[B, T], int64.</param>
+    /// <param name="positions">[B, T], int64, each below T: positions start anew at zero in every packed example.</param>
+    /// <param name="segments">
+    /// [B, T], int32: a token sees the tokens before it with its own number; 0 is padding, which sees only itself. Null when each row holds
+    /// one example, padded at its end: causality then keeps padding out of every real token.
+    /// </param>
+    /// <returns>Logits [B, T, V] in the weights' format, in the caller's dispose scope.</returns>
+    public Tensor Forward(Tensor inputIds, Tensor positions, Tensor? segments = null)
+    {
+        using var scope = NewDisposeScope();
+        return Head(HiddenStates(inputIds, positions, segments)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>What the output head reads: [B, T, D], after the last norm. Parameters as of <see cref="Forward"/>.</summary>
+    public abstract Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null);
+
+    /// <summary>The output head: hidden states [.., D] to logits [.., V].</summary>
+    public abstract Tensor Head(Tensor hidden);
+
+    /// <summary>The model's own weights by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.</summary>
+    public IEnumerable<(string Name, Parameter Parameter)> NamedWeights() => _weights;
+
+    /// <summary>Hidden states of the tokens that follow those in <paramref name="cache"/>, which is extended by them.</summary>
+    /// <param name="mask">[B, 1, T, cached + T], bool: what each new token sees; null when there is no padding and T = 1 or the cache is empty.</param>
+    internal abstract Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache);
+
+    private protected Parameter Weight(string name) => _weights.Single(weight => weight.Name == name).Parameter;
+
+    protected override void Dispose(bool disposing)
+    {
+        base.Dispose(disposing);
+        if (disposing)
+        {
+            // A layer that an adapter replaced is no longer in the module tree, so its weights are disposed here.
+            _weights.ForEach(weight => weight.Parameter.Dispose());
+        }
+    }
+
+    private static Tensor NewWeight(WeightShape weight, double deviation, Generator generator)
+    {
+        if (weight.Name.EndsWith(".bias", StringComparison.Ordinal))
+        {
+            return zeros(weight.Shape, ScalarType.Float32);
+        }
+
+        return weight.Shape.Length == 1
+            ? ones(weight.Shape, ScalarType.Float32)
+            : randn(weight.Shape, ScalarType.Float32, generator: generator).mul_(deviation);
+    }
+}
+
+/// <summary>Gives one weight as a new tensor of the right shape.</summary>
+internal delegate Tensor WeightSource(WeightShape weight);

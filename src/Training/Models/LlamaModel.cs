@@ -1,0 +1,90 @@
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Models;
+
+/// <summary>A decoder of the Llama family.</summary>
+internal sealed class LlamaModel : CausalLm
+{
+    private readonly Parameter _embedding;   // [V, D]
+    private readonly Parameter _head;        // [V, D]; the embedding itself when tied
+    private readonly LlamaLayer[] _layers;
+    private readonly RmsNorm _norm;
+    private readonly Rope _rope;
+    private readonly List<LinearSlot> _linears = [];
+
+    public LlamaModel(LlamaConfig config, WeightSource source)
+        : base(config, config.Architecture, source)
+    {
+        var weights = NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter, StringComparer.Ordinal);
+        _embedding = weights["model.embed_tokens.weight"];
+        _head = config.TiesHead ? _embedding : weights["lm_head.weight"];
+        _norm = new(weights["model.norm.weight"], config.NormEpsilon);
+        _layers = [.. Enumerable.Range(0, config.LayerCount).Select(index => new LlamaLayer(config, index, weights, _linears))];
+        _rope = new(config.Rope.Frequencies(config.HeadWidth), _embedding.device);
+        register_module("norm", _norm);
+        for (var index = 0; index < _layers.Length; index++)
+        {
+            register_module($"layer_{index}", _layers[index]);
+        }
+    }
+
+    public override IReadOnlyList<LinearSlot> Linears => _linears;
+
+    public override Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null)
+    {
+        using var scope = NewDisposeScope();
+        return Run(inputIds, positions, inputIds.shape[1], segments is null ? null : SegmentMask(segments), cache: null)
+            .MoveToOuterDisposeScope();
+    }
+
+    public override Tensor Head(Tensor hidden) => nn.functional.linear(hidden, _head);
+
+    /// <summary>What each token of packed rows sees.</summary>
+    /// <param name="segments">[B, T]; 0 on padding.</param>
+    /// <returns>[B, 1, T, T], bool: earlier tokens of the same segment, and itself, so that no row of the softmax is empty.</returns>
+    internal static Tensor SegmentMask(Tensor segments)
+    {
+        using var scope = NewDisposeScope();
+        var length = segments.shape[1];
+        var causal = ones([length, length], ScalarType.Bool, segments.device).tril();
+        var same = segments.unsqueeze(2).eq(segments.unsqueeze(1)).logical_and(segments.ne(0).unsqueeze(2)).logical_and(causal);
+        return same.logical_or(eye(length, dtype: ScalarType.Bool, device: segments.device)).unsqueeze(1).MoveToOuterDisposeScope();
+    }
+
+    internal override Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache)
+    {
+        using var scope = NewDisposeScope();
+        return Run(inputIds, positions, cache.Length + inputIds.shape[1], mask, cache).MoveToOuterDisposeScope();
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        base.Dispose(disposing);
+        if (disposing)
+        {
+            _rope.Dispose();
+        }
+    }
+
+    private Tensor Run(Tensor inputIds, Tensor positions, long length, Tensor? mask, KeyValueCache? cache)
+    {
+        if (length > Config.MaxPositions)
+        {
+            throw TrainingException.InvalidSpec(
+                $"A sequence of {length} tokens is longer than the model's max_position_embeddings, {Config.MaxPositions}; "
+                + $"set data.max_length to at most {Config.MaxPositions}.", "data.max_length");
+        }
+
+        var (batch, tokens) = (inputIds.shape[0], inputIds.shape[1]);
+        var hidden = _embedding.index_select(0, inputIds.reshape(-1)).view(batch, tokens, -1);   // [B, T, D]
+        var (cos, sin) = _rope.At(positions, length);
+        var view = new AttentionView(cos, sin, mask, cache);
+        foreach (var layer in _layers)
+        {
+            hidden = layer.Run(hidden, view);
+        }
+
+        return _norm.call(hidden);
+    }
+}
