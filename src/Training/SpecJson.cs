@@ -1,5 +1,6 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 
@@ -18,6 +19,15 @@ public static class SpecJson
 
     /// <summary>Where in a spec a member of some name stands, for advice to those who put it elsewhere.</summary>
     internal static readonly IReadOnlyDictionary<string, string> PathsByName = CollectPaths();
+
+    /// <summary>JSON schema of a whole spec; kept in <c>docs/schema/training-spec.json</c>.</summary>
+    public static JsonObject Schema()
+    {
+        var schema = SchemaOf(typeof(TrainingSpec));
+        schema.Insert(0, "$schema", "https://json-schema.org/draft/2020-12/schema");
+        schema.Insert(1, "title", "Training spec");
+        return schema;
+    }
 
     /// <summary>The spec as an indented document, with every default written out.</summary>
     public static string Serialize(TrainingSpec spec) => JsonSerializer.Serialize(spec, Options);
@@ -52,6 +62,9 @@ public static class SpecJson
         var spec = (TrainingSpec?)reader.Read(json, typeof(TrainingSpec));
         return new(spec, reader.Errors);
     }
+
+    /// <summary>JSON schema of a record of the spec, or of the whole spec.</summary>
+    public static JsonObject SchemaOf(Type type) => SpecSchema.Of(type);
 
     private static SpecResult Malformed(string message) => new(null, [new SpecError("", message, SpecErrorCodes.MalformedJson)]);
 

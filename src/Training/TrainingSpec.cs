@@ -66,8 +66,18 @@ public enum Precision
 /// <summary>Shape of the learning rate after the warm-up.</summary>
 public enum LrScheduler
 {
+    [Method("Constant", "The learning rate stays where the warm-up leaves it.", "Short runs, comparisons, and runs whose length is open.")]
     Constant,
+
+    [Method("Linear decay", "The learning rate falls in a straight line from the end of the warm-up to zero at the last step.", "Fine-tuning with few steps; the rate is low for longer than with cosine.")]
     Linear,
+
+    [Method(
+        "Cosine decay",
+        "The learning rate falls along half a cosine from the end of the warm-up to zero at the last step.",
+        "The default for most runs: a long high plateau, then a smooth end.",
+        Paper = "Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, equation 5 without restarts",
+        Arxiv = "1608.03983")]
     Cosine,
 }
 

@@ -9,6 +9,13 @@ namespace TrainingService.Training.Adapters;
 /// expression for the whole name, or <c>all-linear</c>.
 /// </remarks>
 [JsonConverter(typeof(ModuleSelectorConverter))]
+[WireForm("""
+    [
+      { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "title": "Names, or endings of names" },
+      { "const": "all-linear", "title": "Every linear layer but the output head" },
+      { "type": "string", "minLength": 1, "title": "Regular expression for whole names" }
+    ]
+    """)]
 public sealed record ModuleSelector
 {
     /// <summary>Every linear layer but the output head.</summary>

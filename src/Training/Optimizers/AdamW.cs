@@ -6,6 +6,12 @@ namespace TrainingService.Training.Optimizers;
 
 /// <summary>Adam with decoupled weight decay.</summary>
 /// <remarks>Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2. The decay applies to every tensor that trains, as in PyTorch.</remarks>
+[Method(
+    "AdamW",
+    "Adam with weight decay that is decoupled from the gradient.",
+    "The default: robust to the scale of gradients; keeps two numbers of state per trained weight.",
+    Paper = "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization",
+    Arxiv = "1711.05101")]
 public sealed record AdamWConfig : OptimizerConfig
 {
     [Description("Decay of the first and of the second moment, each from 0 up to, not including, 1."), Length(2, 2), ItemRange(0, 1, MaximumIsExclusive = true)]

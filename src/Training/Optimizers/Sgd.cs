@@ -5,6 +5,11 @@ using static TorchSharp.torch;
 namespace TrainingService.Training.Optimizers;
 
 /// <summary>Stochastic gradient descent, with momentum if asked for.</summary>
+[Method(
+    "Stochastic gradient descent",
+    "Steps along the negative gradient, with momentum if asked for.",
+    "Comparisons and the least memory: no state without momentum; wants a carefully chosen, larger learning rate.",
+    Paper = "Robbins and Monro 1951, A Stochastic Approximation Method")]
 public sealed record SgdConfig : OptimizerConfig
 {
     [Description("Share of the last update that is added to the next."), Range(0, 0.9999)]
