@@ -11,9 +11,9 @@ namespace TrainingService.Training.Adapters;
 [JsonConverter(typeof(ModuleSelectorConverter))]
 [WireForm("""
     [
-      { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "title": "Names, or endings of names" },
-      { "const": "all-linear", "title": "Every linear layer but the output head" },
-      { "type": "string", "minLength": 1, "title": "Regular expression for whole names" }
+      { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "title": "List of names, or of endings of names" },
+      { "const": "all-linear", "title": "all-linear" },
+      { "type": "string", "minLength": 1, "title": "Regular expression" }
     ]
     """)]
 public sealed record ModuleSelector
