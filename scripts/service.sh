@@ -1,0 +1,27 @@
+# Sourced by scripts that need the built service on the embedded profile: `start_service FOLDER URL` builds and starts it, and the
+# shell's exit ends it.
+
+start_service() { # folder url
+  local folder=$1 url=$2
+  command -v dotnet >/dev/null || { echo "error: the .NET 10 SDK is missing: https://dotnet.microsoft.com/download/dotnet/10.0" >&2; return 1; }
+  export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
+  mkdir -p "$folder"
+
+  echo "Building …"
+  dotnet build src/Api -c Release -v quiet --nologo -clp:ErrorsOnly
+
+  echo "Starting the service at $url …"
+  DataFolder=$folder/data ASPNETCORE_URLS=$url \
+    dotnet artifacts/bin/Api/release/TrainingService.Api.dll > "$folder/service.log" 2>&1 &
+  service=$!
+  trap 'kill $service 2>/dev/null || true; wait $service 2>/dev/null || true' EXIT
+
+  local port=${url##*:}
+  for _ in $(seq 150); do
+    kill -0 $service 2>/dev/null || { echo "error: the service did not start:" >&2; tail -n 20 "$folder/service.log" >&2; return 1; }
+    (exec 3<>"/dev/tcp/127.0.0.1/${port%/}") 2>/dev/null && return 0
+    sleep 0.2
+  done
+  echo "error: the service did not answer within 30 s; its log is $folder/service.log" >&2
+  return 1
+}
