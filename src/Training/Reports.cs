@@ -21,9 +21,10 @@ public abstract record Report;
 /// <param name="TokensSeen">Tokens since the start of the run, padding left out.</param>
 /// <param name="TrainedTokens">Of those, the ones that carried loss.</param>
 /// <param name="MemoryBytes">Resident memory of the process.</param>
+/// <param name="TokenAccuracy">Share of the step's trainable tokens that were the most likely one, before the update.</param>
 public sealed record StepReport(
     int Step, int TotalSteps, double Epoch, double Loss, double LearningRate, double GradNorm, double TokensPerSecond,
-    long TokensSeen, long TrainedTokens, long MemoryBytes) : Report;
+    long TokensSeen, long TrainedTokens, long MemoryBytes, double? TokenAccuracy = null) : Report;
 
 /// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>
 public sealed record MetricReport(int Step, IReadOnlyDictionary<string, double> Values) : Report;

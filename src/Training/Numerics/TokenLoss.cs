@@ -23,8 +23,8 @@ public static class TokenLoss
 
     /// <summary>Sum of -log softmax(logits)[target] over the targets that are not ignored.</summary>
     /// <remarks>A sum and not a mean, so that parts of a step (accumulation) add up to the mean over all its tokens.</remarks>
-    /// <param name="logits">[B, T, V], any floating dtype; the loss is computed in float32.</param>
-    /// <param name="targets">[B, T] int64, as <see cref="Targets"/> gives them.</param>
+    /// <param name="logits">[.., V], any floating dtype; the loss is computed in float32.</param>
+    /// <param name="targets">[..] int64, as <see cref="Targets"/> gives them.</param>
     /// <returns>Scalar, float32, nats, in the caller's dispose scope.</returns>
     public static Tensor Sum(Tensor logits, Tensor targets)
     {
@@ -35,8 +35,8 @@ public static class TokenLoss
     }
 
     /// <summary>Number of targets that have the largest logit; ignored targets count as neither right nor wrong.</summary>
-    /// <param name="logits">[B, T, V].</param>
-    /// <param name="targets">[B, T] int64.</param>
+    /// <param name="logits">[.., V].</param>
+    /// <param name="targets">[..] int64.</param>
     /// <returns>Scalar int64, without gradient, in the caller's dispose scope.</returns>
     public static Tensor Correct(Tensor logits, Tensor targets)
     {

@@ -1,3 +1,7 @@
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using static TorchSharp.torch;
+
 namespace TrainingService.Training.Objectives;
 
 /// <summary>Language modelling: cross-entropy of every token given the tokens before it.</summary>
@@ -6,4 +10,7 @@ namespace TrainingService.Training.Objectives;
     "Cross-entropy of every token given the tokens before it.",
     "Training from scratch, and continued pretraining on plain text of a new domain or language.",
     Paper = "Radford et al. 2018, Improving Language Understanding by Generative Pre-Training, equation 1")]
-public sealed record PretrainingConfig : ObjectiveConfig;
+public sealed record PretrainingConfig : ObjectiveConfig
+{
+    public override BatchLoss Measure(CausalLm model, Batch batch, Device device) => NextToken.Measure(model, batch, device);
+}

@@ -1,3 +1,7 @@
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using static TorchSharp.torch;
+
 namespace TrainingService.Training.Objectives;
 
 /// <summary>Supervised fine-tuning: cross-entropy of the answers (completions, assistant turns) given what stands before them.</summary>
@@ -7,4 +11,7 @@ namespace TrainingService.Training.Objectives;
     "Teaching a model to answer as the examples do: instructions, chat, extraction, translation.",
     Paper = "Ouyang et al. 2022, Training language models to follow instructions with human feedback, section 3.5",
     Arxiv = "2203.02155")]
-public sealed record SftConfig : ObjectiveConfig;
+public sealed record SftConfig : ObjectiveConfig
+{
+    public override BatchLoss Measure(CausalLm model, Batch batch, Device device) => NextToken.Measure(model, batch, device);
+}

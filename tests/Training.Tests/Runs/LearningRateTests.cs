@@ -1,4 +1,4 @@
-namespace TrainingService.Training.Tests.Trainer;
+namespace TrainingService.Training.Tests.Runs;
 
 public sealed class LearningRateTests
 {

@@ -1,0 +1,32 @@
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Objectives;
+
+/// <summary>Cross-entropy of the labelled tokens of a batch, each given the tokens before it.</summary>
+/// <remarks>Which tokens are labelled is decided when rows become examples; fine-tuning and pretraining differ there and nowhere else.</remarks>
+public static class NextToken
+{
+    /// <returns>Sum over the batch's trainable tokens, in the caller's dispose scope.</returns>
+    public static BatchLoss Measure(CausalLm model, Batch batch, Device device)
+    {
+        using var scope = NewDisposeScope();
+        var shape = new long[] { batch.Size, batch.Length };
+        var inputIds = tensor(batch.InputIds, shape, device: device);
+        var positions = tensor(batch.Positions, shape, device: device);
+        var segments = batch.Segments is null ? null : tensor(batch.Segments, shape, device: device);
+
+        // The head is the widest product of a small model: it runs only where there is something to predict.
+        var targets = TokenLoss.Targets(batch.Labels, batch.Length);
+        var labelled = Enumerable.Range(0, targets.Length).Where(index => targets[index] != Example.Ignored).ToArray();
+        var hidden = model.HiddenStates(inputIds, positions, segments);   // [B, T, D]
+        var rows = hidden.reshape(-1, hidden.shape[^1]).index_select(0, tensor(labelled, device: device));
+        var logits = model.Head(rows);   // [N, V]
+        var wanted = tensor(Array.ConvertAll(labelled, index => targets[index]), device: device);
+        return new(
+            TokenLoss.Sum(logits, wanted).MoveToOuterDisposeScope(),
+            TokenLoss.Correct(logits, wanted).MoveToOuterDisposeScope());
+    }
+}
