@@ -1,6 +1,6 @@
 namespace TrainingService.Training.Tokenizers;
 
-/// <summary>Text to token ids and back, as the model's own tokenizer files define it.</summary>
+/// <summary>Text to token ids and back, as the model's own tokenizer files define it. Safe to use from several threads.</summary>
 public abstract class Tokenizer
 {
     /// <summary>Number of ids, added tokens included: one more than the largest id.</summary>
@@ -16,10 +16,25 @@ public abstract class Tokenizer
     /// <summary>Template that renders a conversation; null when the model has none.</summary>
     public abstract ChatTemplate? ChatTemplate { get; }
 
+    /// <summary>
+    /// Reads a model folder: <c>tokenizer.json</c>, else <c>tokenizer.model</c> (SentencePiece), else <c>vocab.json</c> with
+    /// <c>merges.txt</c>; special tokens and template from the files beside it.
+    /// </summary>
+    /// <exception cref="TrainingException">No tokenizer is there, a file is broken, or it asks for a piece that is not implemented.</exception>
+    public static Tokenizer Load(string folder) => TokenizerFolder.Load(folder);
+
     /// <summary>Token ids of <paramref name="text"/>. Special tokens that stand in the text are recognised.</summary>
     /// <param name="addSpecialTokens">Whether the tokens are added that the model expects around a text (BOS, EOS), as its files say.</param>
     public abstract IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true);
 
-    /// <summary>Text of <paramref name="ids"/>.</summary>
+    /// <summary>Token ids, and for each the characters of <paramref name="text"/> that it stands for.</summary>
+    /// <returns>
+    /// Ids and ranges of UTF-16 characters, equally many. A token that stands for no character (BOS, a prepended space) has length
+    /// zero; tokens that share a character (bytes of one) have overlapping ranges. White space belongs to the token that holds it.
+    /// </returns>
+    public abstract (IReadOnlyList<int> Ids, IReadOnlyList<(int Start, int Length)> Offsets) EncodeWithOffsets(
+        string text, bool addSpecialTokens = true);
+
+    /// <summary>Text of <paramref name="ids"/>; bytes that are no UTF-8 become U+FFFD.</summary>
     public abstract string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true);
 }
