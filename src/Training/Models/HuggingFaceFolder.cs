@@ -1,10 +1,32 @@
+using System.Globalization;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using TrainingService.Training.Checkpoints;
+using static TorchSharp.torch;
 
 namespace TrainingService.Training.Models;
 
 /// <summary>A model in the layout that Hugging Face libraries, vLLM and llama.cpp's converter read.</summary>
-public static partial class HuggingFaceFolder
+public static class HuggingFaceFolder
 {
+    private const string Single = "model.safetensors";
+    private const string Index = "model.safetensors.index.json";
+    private const long LargestShardBytes = 5_000_000_000;
+
+    /// <summary>What belongs to a model beside its weights and its configuration.</summary>
+    private static readonly string[] CompanionFiles =
+    [
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    ];
+
+    private static readonly JsonSerializerOptions Indented = new()
+    {
+        WriteIndented = true,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+
     /// <summary>Checks a folder without reading its weights: configuration, names, shapes, number formats. Loads no libtorch.</summary>
     /// <exception cref="TrainingException">What <see cref="CausalLm.Load"/> would refuse.</exception>
     public static ModelConfig Check(string folder)
@@ -25,5 +47,114 @@ public static partial class HuggingFaceFolder
             : throw TrainingException.InvalidData(
                 $"{Path.GetFileName(Path.TrimEndingDirectorySeparator(folder))} has no config.json; give a folder in Hugging Face layout.",
                 "config.json");
+    }
+
+    /// <summary>Writes a model: <c>config.json</c>, its weights in their format (in shards above a size), and the tokenizer's files.</summary>
+    /// <param name="model">Its own weights are written, not what adapters put in their place; a tied head once, as the embedding.</param>
+    /// <param name="folder">Made where it is absent; weights of an earlier model in it are replaced.</param>
+    /// <param name="copyTokenizerFrom">Folder of the base model, whose tokenizer and generation settings are copied; null for none.</param>
+    /// <param name="shardBytes">Largest shard.</param>
+    public static void Save(CausalLm model, string folder, string? copyTokenizerFrom, long shardBytes = LargestShardBytes)
+    {
+        Directory.CreateDirectory(folder);
+        var shards = Shards(model, shardBytes);
+        var names = shards.Count == 1
+            ? [Single]
+            : Enumerable.Range(1, shards.Count)
+                .Select(number => string.Create(CultureInfo.InvariantCulture, $"model-{number:D5}-of-{shards.Count:D5}.safetensors")).ToArray();
+
+        // The index goes first and comes back last: an interrupted save leaves no folder that reads as a whole but mixed model.
+        var written = names.ToHashSet(StringComparer.Ordinal);
+        File.Delete(Path.Combine(folder, Index));
+        foreach (var stale in new[] { Single, "model-?????-of-?????.safetensors" }
+            .SelectMany(pattern => Directory.GetFiles(folder, pattern)).Where(file => !written.Contains(Path.GetFileName(file))))
+        {
+            File.Delete(stale);
+        }
+
+        for (var number = 0; number < shards.Count; number++)
+        {
+            SafeTensorsWriter.Write(Path.Combine(folder, names[number]), shards[number]);
+        }
+
+        WriteText(folder, "config.json", ConfigJson(model));
+        if (copyTokenizerFrom is not null)
+        {
+            CopyCompanions(copyTokenizerFrom, folder);
+        }
+
+        if (shards.Count > 1)
+        {
+            WriteText(folder, Index, IndexJson(shards, names));
+        }
+    }
+
+    private static void CopyCompanions(string from, string folder)
+    {
+        foreach (var name in CompanionFiles.Where(name => File.Exists(Path.Combine(from, name))))
+        {
+            if (Path.GetFullPath(from) != Path.GetFullPath(folder))
+            {
+                File.Copy(Path.Combine(from, name), Path.Combine(folder, name), overwrite: true);
+            }
+        }
+    }
+
+    private static List<List<(string Name, Tensor Tensor)>> Shards(CausalLm model, long shardBytes)
+    {
+        var shards = new List<List<(string Name, Tensor Tensor)>> { new() };
+        var filled = 0L;
+        foreach (var (name, parameter) in model.NamedWeights())
+        {
+            var bytes = Bytes(parameter);
+            if (filled > 0 && filled + bytes > shardBytes)
+            {
+                shards.Add([]);
+                filled = 0;
+            }
+
+            shards[^1].Add((name, parameter));
+            filled += bytes;
+        }
+
+        return shards;
+    }
+
+    private static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
+
+    private static string ConfigJson(CausalLm model)
+    {
+        var config = JsonNode.Parse(model.Config.SourceJson)!.AsObject();
+        var dtype = SafeTensorTypes.FromScalarType(model.DType) switch
+        {
+            SafeTensorType.F16 => "float16",
+            SafeTensorType.BF16 => "bfloat16",
+            SafeTensorType.F64 => "float64",
+            _ => "float32",
+        };
+        config[config.ContainsKey("dtype") ? "dtype" : "torch_dtype"] = dtype;
+        return config.ToJsonString(Indented);
+    }
+
+    private static string IndexJson(List<List<(string Name, Tensor Tensor)>> shards, string[] names)
+    {
+        var map = new JsonObject();
+        for (var number = 0; number < shards.Count; number++)
+        {
+            foreach (var (name, _) in shards[number])
+            {
+                map[name] = names[number];
+            }
+        }
+
+        var total = shards.Sum(shard => shard.Sum(item => Bytes(item.Tensor)));
+        return new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = total }, ["weight_map"] = map }.ToJsonString(Indented);
+    }
+
+    private static void WriteText(string folder, string name, string text)
+    {
+        var part = Path.Combine(folder, $"{name}.part");
+        File.WriteAllText(part, text + "\n");
+        File.Move(part, Path.Combine(folder, name), overwrite: true);
     }
 }
