@@ -80,6 +80,7 @@ public abstract class CausalLm : nn.Module
     public IEnumerable<(string Name, Parameter Parameter)> NamedWeights() => _weights;
 
     /// <summary>Hidden states of the tokens that follow those in <paramref name="cache"/>, which is extended by them.</summary>
+    /// <param name="positions">[B, T], each below the model's longest sequence.</param>
     /// <param name="mask">[B, 1, T, cached + T], bool: what each new token sees; null when there is no padding and T = 1 or the cache is empty.</param>
     internal abstract Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache);
 

@@ -55,7 +55,11 @@ internal sealed class LlamaModel : CausalLm
     internal override Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache)
     {
         using var scope = NewDisposeScope();
-        return Run(inputIds, positions, cache.Length + inputIds.shape[1], mask, cache).MoveToOuterDisposeScope();
+        var cached = cache.Length;
+
+        // Columns of padding make the cache longer than any position, so what follows the prompts is not measured by it.
+        var length = cached == 0 ? inputIds.shape[1] : Math.Min(cached + inputIds.shape[1], Config.MaxPositions);
+        return Run(inputIds, positions, length, mask, cache).MoveToOuterDisposeScope();
     }
 
     protected override void Dispose(bool disposing)
