@@ -4,11 +4,12 @@ using TrainingService.Domain.Files;
 using TrainingService.Domain.Jobs;
 using TrainingService.Domain.Models;
 using TrainingService.Domain.Projects;
+using TrainingService.Infrastructure.Data;
 
 namespace TrainingService.Infrastructure;
 
-/// <summary>The rows of the service, on Postgres or SQLite.</summary>
-public sealed class AppDbContext(DbContextOptions<AppDbContext> options) : DbContext(options)
+/// <summary>The rows of the service. What differs between Postgres and SQLite is in the two derived contexts and nowhere else.</summary>
+public abstract class AppDbContext(DbContextOptions options) : DbContext(options)
 {
     public DbSet<Project> Projects => Set<Project>();
 
@@ -27,4 +28,52 @@ public sealed class AppDbContext(DbContextOptions<AppDbContext> options) : DbCon
     public DbSet<Artifact> Artifacts => Set<Artifact>();
 
     public DbSet<IdempotencyRecord> IdempotencyRecords => Set<IdempotencyRecord>();
+
+    /// <summary>The column type of JSON text.</summary>
+    internal abstract string JsonColumnType { get; }
+
+    /// <summary>SQL for the database's time, in the form in which times are stored.</summary>
+    internal abstract string NowSql { get; }
+
+    /// <summary>SQL for the database's time as microseconds since 1970.</summary>
+    internal abstract string NowMicrosecondsSql { get; }
+
+    /// <summary>SQL that keeps concurrent claims apart; empty where writers take turns anyway.</summary>
+    internal abstract string SkipLockedSql { get; }
+
+    /// <summary>Further assignments of an UPDATE of <c>jobs</c> that keep the concurrency token honest; empty where the database does so.</summary>
+    internal abstract string TouchSql { get; }
+
+    /// <summary>SQL for the database's time a number of seconds from now.</summary>
+    internal abstract string LaterSql(string seconds);
+
+    /// <summary>SQL for a text parameter as a JSON value.</summary>
+    internal abstract string JsonSql(string parameter);
+
+    /// <summary>SQL for one JSON object with the members of two; the second one wins.</summary>
+    internal abstract string MergedJsonSql(string first, string second);
+
+    /// <summary>A time as a parameter of handwritten SQL.</summary>
+    internal abstract object TimeParameter(DateTimeOffset time);
+
+    /// <summary>The database's time: the only clock that leases are measured by.</summary>
+    internal async Task<DateTimeOffset> NowAsync(CancellationToken cancellationToken)
+    {
+        var sql = $"SELECT {NowMicrosecondsSql} AS \"Value\"";
+        var rows = await Database.SqlQueryRaw<long>(sql).ToListAsync(cancellationToken);
+        return UnixMicroseconds.ToTime(rows[0]);
+    }
+
+    protected override void OnModelCreating(ModelBuilder modelBuilder)
+    {
+        Mapping.Apply(modelBuilder, JsonColumnType);
+        SnakeCase.Apply(modelBuilder);
+    }
+
+    protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
+    {
+        configurationBuilder.Properties<JobStatus>().HaveConversion<SnakeCaseEnum<JobStatus>>();
+        configurationBuilder.Properties<EventLevel>().HaveConversion<SnakeCaseEnum<EventLevel>>();
+        configurationBuilder.Properties<ModelSource>().HaveConversion<SnakeCaseEnum<ModelSource>>();
+    }
 }

@@ -4,4 +4,7 @@ namespace TrainingService.Domain.Jobs;
 public interface IJobQueue
 {
     void Wake(Guid jobId);
+
+    /// <summary>Messages that no worker has taken yet.</summary>
+    long CountWaiting();
 }

@@ -11,6 +11,10 @@ public enum EventLevel
 /// <summary>One line of a job's story, append-only.</summary>
 public sealed class JobEvent
 {
+    public const string MessageType = "message";
+
+    public const string MetricsType = "metrics";
+
     public required Guid Id { get; init; }
 
     public required Guid JobId { get; init; }

@@ -9,6 +9,7 @@ public sealed class InvalidTransitionException(Guid jobId, JobStatus from, JobSt
 public sealed class TrainingJob
 {
     private readonly List<JobTransition> _history = [];
+    private readonly List<JobEvent> _events = [];
 
     private TrainingJob()
     {
@@ -71,6 +72,12 @@ public sealed class TrainingJob
 
     public JobFailure? Failure { get; private set; }
 
+    /// <summary>The file of purpose <c>fine-tune-results</c> with the run's curve; known when the job succeeds.</summary>
+    public Guid? ResultFileId { get; private set; }
+
+    /// <summary>Sequence of the newest event. Numbers are handed out under the row's concurrency token, so none is used twice.</summary>
+    public long LastEventSequence { get; private set; }
+
     public DateTimeOffset CreatedAt { get; private init; }
 
     public DateTimeOffset? StartedAt { get; private set; }
@@ -78,6 +85,9 @@ public sealed class TrainingJob
     public DateTimeOffset? FinishedAt { get; private set; }
 
     public IReadOnlyList<JobTransition> History => _history;
+
+    /// <summary>The events raised on this instance; saved together with the change that raised them. Read old ones by query.</summary>
+    public IReadOnlyList<JobEvent> Events => _events;
 
     /// <summary>Whether nothing more can happen to a job in this state.</summary>
     public static bool IsFinal(JobStatus status) => status is JobStatus.Succeeded or JobStatus.Failed or JobStatus.Cancelled;
@@ -109,7 +119,8 @@ public sealed class TrainingJob
             CreatedAt = now,
             Status = JobStatus.Queued,
         };
-        job._history.Add(new JobTransition { Status = JobStatus.Queued, At = now, Reason = "submitted" });
+        job._history.Add(new JobTransition { Ordinal = 1, Status = JobStatus.Queued, At = now, Reason = "submitted" });
+        job.Record(EventLevel.Info, JobEvent.MessageType, $"Job {PublicId.Of(PublicId.Job, job.Id)} was created and waits for a worker.", null, now);
         return job;
     }
 
@@ -118,6 +129,7 @@ public sealed class TrainingJob
     {
         MoveTo(JobStatus.Running, now, $"claimed by {worker}");
         Attempt++;
+        Record(EventLevel.Info, JobEvent.MessageType, StartedMessage(Attempt), null, now);
         LeaseToken++;
         LeaseOwner = worker;
         LeaseExpiresAt = now + lease;
@@ -137,26 +149,37 @@ public sealed class TrainingJob
         {
             MoveTo(JobStatus.Cancelling, now, "cancel requested");
             CancelRequestedAt = now;
+            Record(EventLevel.Info, JobEvent.MessageType, "The job was asked to stop.", null, now);
             return;
         }
 
-        MoveTo(JobStatus.Cancelled, now, "cancelled before it ran");
+        MoveTo(JobStatus.Cancelled, now, "cancelled while it waited");
         CancelRequestedAt = now;
+        Record(EventLevel.Info, JobEvent.MessageType, "The job was cancelled.", null, now);
     }
 
     /// <summary>The worker has obeyed a cancel request.</summary>
-    public void ConfirmCancelled(DateTimeOffset now) => MoveTo(JobStatus.Cancelled, now, "stopped by its worker");
+    public void ConfirmCancelled(DateTimeOffset now)
+    {
+        MoveTo(JobStatus.Cancelled, now, "stopped by its worker");
+        Record(EventLevel.Info, JobEvent.MessageType, "The job was cancelled.", null, now);
+    }
 
-    public void Succeed(string fineTunedModel, DateTimeOffset now)
+    /// <param name="fineTunedModel">Name by which the result is used from now on.</param>
+    /// <param name="resultFileId">The stored curve of the run; null when there is none.</param>
+    public void Succeed(string fineTunedModel, Guid? resultFileId, DateTimeOffset now)
     {
         MoveTo(JobStatus.Succeeded, now);
         FineTunedModel = fineTunedModel;
+        ResultFileId = resultFileId;
+        Record(EventLevel.Info, JobEvent.MessageType, $"The job succeeded; the new model is {fineTunedModel}.", null, now);
     }
 
     public void Fail(JobFailure failure, DateTimeOffset now)
     {
         MoveTo(JobStatus.Failed, now, failure.Code);
         Failure = failure;
+        Record(EventLevel.Error, JobEvent.MessageType, failure.Message, null, now);
     }
 
     /// <summary>Puts a running job back in the queue: its worker was lost, is shutting down, or met a failure worth another try.</summary>
@@ -168,6 +191,30 @@ public sealed class TrainingJob
         {
             RecoveryCount++;
         }
+
+        Record(EventLevel.Warn, JobEvent.MessageType, $"The job is back in the queue: {reason}.", null, now);
+    }
+
+    /// <summary>What the story of a job says when a worker takes it.</summary>
+    public static string StartedMessage(int attempt) =>
+        attempt == 1 ? "A worker has started the job." : $"A worker has started attempt {attempt} of the job.";
+
+    /// <summary>Appends a line to the job's story.</summary>
+    public JobEvent Record(EventLevel level, string type, string message, string? dataJson, DateTimeOffset now)
+    {
+        var line = new JobEvent
+        {
+            Id = Guid.CreateVersion7(now),
+            JobId = Id,
+            Sequence = ++LastEventSequence,
+            Level = level,
+            Type = type,
+            Message = message,
+            DataJson = dataJson,
+            CreatedAt = now,
+        };
+        _events.Add(line);
+        return line;
     }
 
     private void MoveTo(JobStatus next, DateTimeOffset at, string? reason = null)
@@ -194,13 +241,16 @@ public sealed class TrainingJob
             FinishedAt = at;
         }
 
-        _history.Add(new JobTransition { Status = next, At = at, Reason = reason });
+        _history.Add(new JobTransition { Ordinal = _history.Count + 1, Status = next, At = at, Reason = reason });
     }
 }
 
 /// <summary>One move of a job, kept for ever.</summary>
 public sealed class JobTransition
 {
+    /// <summary>One-based place in the job's history.</summary>
+    public required int Ordinal { get; init; }
+
     public required JobStatus Status { get; init; }
 
     public required DateTimeOffset At { get; init; }

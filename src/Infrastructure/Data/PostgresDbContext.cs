@@ -1,0 +1,32 @@
+using Microsoft.EntityFrameworkCore;
+using TrainingService.Domain.Jobs;
+
+namespace TrainingService.Infrastructure.Data;
+
+/// <summary>The rows on Postgres.</summary>
+public sealed class PostgresDbContext(DbContextOptions<PostgresDbContext> options) : AppDbContext(options)
+{
+    internal override string JsonColumnType => "jsonb";
+
+    internal override string NowSql => "clock_timestamp()";
+
+    internal override string NowMicrosecondsSql => "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+    internal override string SkipLockedSql => "FOR UPDATE OF j SKIP LOCKED";
+
+    internal override string TouchSql => "";
+
+    internal override string LaterSql(string seconds) => $"clock_timestamp() + make_interval(secs => {seconds})";
+
+    internal override string JsonSql(string parameter) => $"CAST({parameter} AS jsonb)";
+
+    internal override string MergedJsonSql(string first, string second) => $"{first} || {second}";
+
+    internal override object TimeParameter(DateTimeOffset time) => time.ToUniversalTime();
+
+    protected override void OnModelCreating(ModelBuilder modelBuilder)
+    {
+        base.OnModelCreating(modelBuilder);
+        modelBuilder.Entity<TrainingJob>().Property<uint>("Version").HasColumnName("xmin").IsRowVersion();
+    }
+}

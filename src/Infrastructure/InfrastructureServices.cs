@@ -1,0 +1,103 @@
+using Hangfire;
+using Hangfire.InMemory;
+using Hangfire.PostgreSql;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.DependencyInjection.Extensions;
+using TrainingService.Domain.Artifacts;
+using TrainingService.Domain.Jobs;
+using TrainingService.Infrastructure.Data;
+using TrainingService.Infrastructure.Jobs;
+using TrainingService.Infrastructure.Queue;
+using TrainingService.Infrastructure.Storage;
+
+namespace TrainingService.Infrastructure;
+
+/// <summary>Registers database, courier and artifact store as the configured profile wants them.</summary>
+public static class InfrastructureServices
+{
+    /// <summary>
+    /// Adds <see cref="AppDbContext"/> (scoped) and its factory, <see cref="IArtifactStore"/>, <see cref="IJobQueue"/>,
+    /// <see cref="JobStore"/>, <see cref="DatabaseMigrator"/>, Hangfire's storage and the reconciler. On the embedded profile the
+    /// migrations are applied when the host starts.
+    /// </summary>
+    public static IServiceCollection AddTrainingServiceInfrastructure(this IServiceCollection services, IConfiguration configuration)
+    {
+        services.AddOptions<ServiceOptions>().Bind(configuration).ValidateDataAnnotations().ValidateOnStart();
+        services.AddOptions<ReconcilerOptions>().Bind(configuration.GetSection("Reconciler")).ValidateDataAnnotations().ValidateOnStart();
+        services.TryAddSingleton(TimeProvider.System);
+        services.AddSingleton<JobStore>();
+        services.AddSingleton<IJobQueue, HangfireJobQueue>();
+        services.AddSingleton<DatabaseMigrator>();
+        var options = configuration.Get<ServiceOptions>() ?? new ServiceOptions();
+        if (options.Profile == ServiceProfile.Embedded)
+        {
+            AddEmbedded(services, options);
+        }
+        else
+        {
+            AddProduction(services, configuration);
+        }
+
+        services.AddHostedService<Reconciler>();
+        return services;
+    }
+
+    private static void AddEmbedded(IServiceCollection services, ServiceOptions options)
+    {
+        var connection = $"Data Source={Path.Combine(options.DataPath, "service.db")};Foreign Keys=True;Default Timeout=30";
+        services.AddDatabase<SqliteDbContext>(db => db.UseSqlite(connection));
+        services.AddSingleton<IArtifactStore>(_ => new FolderArtifactStore(Path.Combine(options.DataPath, "artifacts")));
+        services.AddHangfire(hangfire => Courier(hangfire).UseInMemoryStorage(new InMemoryStorageOptions
+        {
+            MaxExpirationTime = TimeSpan.FromHours(1),
+        }));
+        services.AddHostedService<EmbeddedStart>();
+    }
+
+    private static void AddProduction(IServiceCollection services, IConfiguration configuration)
+    {
+        services.AddOptions<DatabaseOptions>()
+            .Bind(configuration.GetSection("ConnectionStrings"))
+            .Validate(o => !string.IsNullOrWhiteSpace(o.Postgres), "ConnectionStrings:Postgres is empty: the production profile needs a database.")
+            .ValidateOnStart();
+        services.AddOptions<S3Options>().Bind(configuration.GetSection("S3")).ValidateDataAnnotations().ValidateOnStart();
+        var connection = configuration.GetConnectionString("Postgres") ?? "";
+        services.AddDatabase<PostgresDbContext>(db => db.UseNpgsql(connection));
+        services.AddSingleton<IArtifactStore, S3ArtifactStore>();
+
+        // Both arguments: without the second one every setting stays at its default, and a long run starts a second time.
+        services.AddHangfire(hangfire => Courier(hangfire).UsePostgreSqlStorage(
+            storage => storage.UseNpgsqlConnection(connection),
+            new PostgreSqlStorageOptions
+            {
+                UseSlidingInvisibilityTimeout = true,
+                InvisibilityTimeout = TimeSpan.FromMinutes(10),
+                QueuePollInterval = TimeSpan.FromSeconds(2),
+                EnableTransactionScopeEnlistment = false,
+                AllowDegradedModeWithoutStorage = false,
+                PrepareSchemaIfNecessary = false,
+            }));
+    }
+
+    private static IGlobalConfiguration Courier(IGlobalConfiguration hangfire) => hangfire
+        .SetDataCompatibilityLevel(CompatibilityLevel.Version_180)
+        .UseSimpleAssemblyNameTypeSerializer()
+        .UseRecommendedSerializerSettings();
+
+    private static void AddDatabase<T>(this IServiceCollection services, Action<DbContextOptionsBuilder> configure)
+        where T : AppDbContext
+    {
+        services.AddDbContextFactory<T>(configure);
+        services.AddSingleton<IDbContextFactory<AppDbContext>, AppDbContextFactory<T>>();
+        services.AddScoped<AppDbContext>(provider => provider.GetRequiredService<T>());
+    }
+
+    /// <summary>Hands the provider's context out under the name that everybody asks for.</summary>
+    private sealed class AppDbContextFactory<T>(IDbContextFactory<T> inner) : IDbContextFactory<AppDbContext>
+        where T : AppDbContext
+    {
+        public AppDbContext CreateDbContext() => inner.CreateDbContext();
+    }
+}
