@@ -64,6 +64,26 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
         return UnixMicroseconds.ToTime(rows[0]);
     }
 
+    /// <summary>Whether a save failed because another writer had used the next number of a job's events or history.</summary>
+    internal abstract bool IsNumberTaken(DbUpdateException failure);
+
+    /// <inheritdoc/>
+    /// <exception cref="DbUpdateConcurrencyException">
+    /// Another writer was faster. The new events of a job are written before its row, so a race may show first as a number that is
+    /// taken; that is the same answer.
+    /// </exception>
+    public override async Task<int> SaveChangesAsync(bool acceptAllChangesOnSuccess, CancellationToken cancellationToken = default)
+    {
+        try
+        {
+            return await base.SaveChangesAsync(acceptAllChangesOnSuccess, cancellationToken);
+        }
+        catch (DbUpdateException e) when (e is not DbUpdateConcurrencyException && IsNumberTaken(e))
+        {
+            throw new DbUpdateConcurrencyException("Another writer has changed the job.", e);
+        }
+    }
+
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {
         Mapping.Apply(modelBuilder, JsonColumnType);

@@ -1,4 +1,5 @@
 using Microsoft.EntityFrameworkCore;
+using Npgsql;
 using TrainingService.Domain.Jobs;
 
 namespace TrainingService.Infrastructure.Data;
@@ -23,6 +24,12 @@ public sealed class PostgresDbContext(DbContextOptions<PostgresDbContext> option
     internal override string MergedJsonSql(string first, string second) => $"{first} || {second}";
 
     internal override object TimeParameter(DateTimeOffset time) => time.ToUniversalTime();
+
+    internal override bool IsNumberTaken(DbUpdateException failure) => failure.InnerException is PostgresException
+    {
+        SqlState: PostgresErrorCodes.UniqueViolation,
+        ConstraintName: "pk_job_events" or "pk_job_transitions",
+    };
 
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {

@@ -1,3 +1,4 @@
+using Microsoft.Data.Sqlite;
 using Microsoft.EntityFrameworkCore;
 using TrainingService.Domain.Jobs;
 
@@ -6,6 +7,9 @@ namespace TrainingService.Infrastructure.Data;
 /// <summary>The rows in a SQLite file. Times are whole microseconds since 1970, so that they sort and compare.</summary>
 public sealed class SqliteDbContext(DbContextOptions<SqliteDbContext> options) : AppDbContext(options)
 {
+    /// <summary>SQLITE_CONSTRAINT_PRIMARYKEY of the SQLite documentation.</summary>
+    private const int PrimaryKeyTaken = 1555;
+
     internal override string JsonColumnType => "TEXT";
 
     internal override string NowSql => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER) * 1000";
@@ -23,6 +27,10 @@ public sealed class SqliteDbContext(DbContextOptions<SqliteDbContext> options) :
     internal override string MergedJsonSql(string first, string second) => $"json_patch({first}, {second})";
 
     internal override object TimeParameter(DateTimeOffset time) => UnixMicroseconds.ToNumber(time);
+
+    internal override bool IsNumberTaken(DbUpdateException failure) =>
+        failure.InnerException is SqliteException { SqliteExtendedErrorCode: PrimaryKeyTaken } e
+        && (e.Message.Contains("job_events.", StringComparison.Ordinal) || e.Message.Contains("job_transitions.", StringComparison.Ordinal));
 
     public override Task<int> SaveChangesAsync(bool acceptAllChangesOnSuccess, CancellationToken cancellationToken = default)
     {
