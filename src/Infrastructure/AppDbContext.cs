@@ -41,6 +41,9 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
     /// <summary>SQL that keeps concurrent claims apart; empty where writers take turns anyway.</summary>
     internal abstract string SkipLockedSql { get; }
 
+    /// <summary>SQL that locks one job's row until the transaction ends; null where a transaction has every row to itself.</summary>
+    internal abstract string? LockJobSql { get; }
+
     /// <summary>Further assignments of an UPDATE of <c>jobs</c> that keep the concurrency token honest; empty where the database does so.</summary>
     internal abstract string TouchSql { get; }
 
@@ -64,8 +67,8 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
         return UnixMicroseconds.ToTime(rows[0]);
     }
 
-    /// <summary>Whether a save failed because another writer had used the next number of a job's events or history.</summary>
-    internal abstract bool IsNumberTaken(DbUpdateException failure);
+    /// <summary>Whether a save failed because another writer used the next number of a job's events or history, or was about to.</summary>
+    internal abstract bool IsLostRace(DbUpdateException failure);
 
     /// <inheritdoc/>
     /// <exception cref="DbUpdateConcurrencyException">
@@ -78,7 +81,7 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
         {
             return await base.SaveChangesAsync(acceptAllChangesOnSuccess, cancellationToken);
         }
-        catch (DbUpdateException e) when (e is not DbUpdateConcurrencyException && IsNumberTaken(e))
+        catch (DbUpdateException e) when (e is not DbUpdateConcurrencyException && IsLostRace(e))
         {
             throw new DbUpdateConcurrencyException("Another writer has changed the job.", e);
         }

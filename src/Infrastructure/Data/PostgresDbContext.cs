@@ -25,11 +25,12 @@ public sealed class PostgresDbContext(DbContextOptions<PostgresDbContext> option
 
     internal override object TimeParameter(DateTimeOffset time) => time.ToUniversalTime();
 
-    internal override bool IsNumberTaken(DbUpdateException failure) => failure.InnerException is PostgresException
-    {
-        SqlState: PostgresErrorCodes.UniqueViolation,
-        ConstraintName: "pk_job_events" or "pk_job_transitions",
-    };
+    internal override string LockJobSql => "SELECT 1 FROM jobs WHERE id = {0} FOR UPDATE";
+
+    internal override bool IsLostRace(DbUpdateException failure) => (failure.InnerException as PostgresException ??
+        failure.InnerException?.InnerException as PostgresException) is
+        { SqlState: PostgresErrorCodes.UniqueViolation, ConstraintName: "pk_job_events" or "pk_job_transitions" }
+        or { SqlState: PostgresErrorCodes.DeadlockDetected };
 
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {

@@ -28,7 +28,9 @@ public sealed class SqliteDbContext(DbContextOptions<SqliteDbContext> options) :
 
     internal override object TimeParameter(DateTimeOffset time) => UnixMicroseconds.ToNumber(time);
 
-    internal override bool IsNumberTaken(DbUpdateException failure) =>
+    internal override string? LockJobSql => null;
+
+    internal override bool IsLostRace(DbUpdateException failure) =>
         failure.InnerException is SqliteException { SqliteExtendedErrorCode: PrimaryKeyTaken } e
         && (e.Message.Contains("job_events.", StringComparison.Ordinal) || e.Message.Contains("job_transitions.", StringComparison.Ordinal));
 

@@ -1,3 +1,4 @@
+using System.Linq.Expressions;
 using Microsoft.EntityFrameworkCore;
 using TrainingService.Domain.Jobs;
 
@@ -15,28 +16,44 @@ public static class JobChanges
     /// <returns>The changed job; null when no job is meant.</returns>
     public static async Task<TrainingJob?> ChangeJobAsync(
         this AppDbContext db,
-        System.Linq.Expressions.Expression<Func<TrainingJob, bool>> wanted,
+        Expression<Func<TrainingJob, bool>> wanted,
         Action<TrainingJob> change,
         CancellationToken cancellationToken)
     {
         while (true)
         {
             db.ChangeTracker.Clear();
-            var job = await db.Jobs.SingleOrDefaultAsync(wanted, cancellationToken);
-            if (job is null)
-            {
-                return null;
-            }
-
-            change(job);
             try
             {
+                await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+                await LockAsync(db, wanted, cancellationToken);
+                var job = await db.Jobs.SingleOrDefaultAsync(wanted, cancellationToken);
+                if (job is null)
+                {
+                    return null;
+                }
+
+                change(job);
                 await db.SaveChangesAsync(cancellationToken);
+                await transaction.CommitAsync(cancellationToken);
                 return job;
             }
             catch (DbUpdateConcurrencyException)
             {
-                // The worker reported in between; its report stands, and the change is made to what it left.
+                // Somebody who takes no lock was faster; that change stands, and ours is made to what it left.
+            }
+        }
+    }
+
+    /// <summary>Waits for the worker's current write, where the database does not let writers take turns anyway.</summary>
+    private static async Task LockAsync(
+        AppDbContext db, Expression<Func<TrainingJob, bool>> wanted, CancellationToken cancellationToken)
+    {
+        if (db.LockJobSql is { } sql)
+        {
+            foreach (var id in await db.Jobs.AsNoTracking().Where(wanted).Select(j => j.Id).ToListAsync(cancellationToken))
+            {
+                await db.Database.ExecuteSqlRawAsync(sql, [id], cancellationToken);
             }
         }
     }

@@ -61,32 +61,18 @@ public sealed class JobLease
     /// <summary>Stores what the run has reported: progress, metrics and events, all or nothing.</summary>
     public async Task ReportAsync(ProgressBatch batch, CancellationToken cancellationToken)
     {
-        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        var last = await AdvanceAsync(db, batch, cancellationToken);
-        for (var i = 0; i < batch.Events.Count; i++)
+        while (true)
         {
-            var line = batch.Events[i];
-            db.Events.Add(new JobEvent
+            try
             {
-                Id = Guid.CreateVersion7(line.At),
-                JobId = JobId,
-                Sequence = last - batch.Events.Count + i + 1,
-                Level = line.Level,
-                Type = line.Type,
-                Message = line.Message,
-                DataJson = line.DataJson,
-                CreatedAt = line.At,
-            });
+                await TryReportAsync(batch, cancellationToken);
+                return;
+            }
+            catch (DbUpdateConcurrencyException)
+            {
+                // The job's owner changed the row at the same moment; nothing of the batch is stored yet.
+            }
         }
-
-        await db.SaveChangesAsync(cancellationToken);
-        foreach (var metric in batch.Metrics)
-        {
-            await UpsertAsync(db, metric, cancellationToken);
-        }
-
-        await transaction.CommitAsync(cancellationToken);
     }
 
     /// <summary>Makes a checkpoint known that is complete in the artifact store.</summary>
@@ -149,6 +135,36 @@ public sealed class JobLease
                 }
             },
             cancellationToken);
+
+    private async Task TryReportAsync(ProgressBatch batch, CancellationToken cancellationToken)
+    {
+        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        var last = await AdvanceAsync(db, batch, cancellationToken);
+        for (var i = 0; i < batch.Events.Count; i++)
+        {
+            var line = batch.Events[i];
+            db.Events.Add(new JobEvent
+            {
+                Id = Guid.CreateVersion7(line.At),
+                JobId = JobId,
+                Sequence = last - batch.Events.Count + i + 1,
+                Level = line.Level,
+                Type = line.Type,
+                Message = line.Message,
+                DataJson = line.DataJson,
+                CreatedAt = line.At,
+            });
+        }
+
+        await db.SaveChangesAsync(cancellationToken);
+        foreach (var metric in batch.Metrics)
+        {
+            await UpsertAsync(db, metric, cancellationToken);
+        }
+
+        await transaction.CommitAsync(cancellationToken);
+    }
 
     private T One<T>(List<T> rows) => rows.Count == 1 ? rows[0] : throw new LeaseLostException(JobId, Token);
 
