@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Text.Json.Serialization;
+using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Adapters;
 
@@ -11,4 +12,9 @@ public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
     public string? From { get; init; }
+
+    /// <summary>Attaches the trainable counterpart of this choice to a model whose weights are all frozen.</summary>
+    /// <param name="seed">Seed of the initial values; the same seed gives the same bytes on every device.</param>
+    /// <exception cref="TrainingException">The choice does not fit the model, or <see cref="From"/> cannot be used.</exception>
+    public abstract Adapter Attach(CausalLm model, int seed);
 }

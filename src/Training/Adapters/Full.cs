@@ -1,8 +1,32 @@
+using TrainingService.Training.Models;
+
 namespace TrainingService.Training.Adapters;
 
 /// <summary>Full fine-tuning: every weight of the model moves.</summary>
+/// <remarks>The weights train in place, in the model's number format.</remarks>
 [Method(
     "Full fine-tuning",
     "Every weight of the model moves.",
     "Small models, pretraining, and tasks far from what the base model knows; needs memory for gradients and optimizer state of every weight.")]
-public sealed record FullConfig : AdapterConfig;
+public sealed record FullConfig : AdapterConfig
+{
+    public override Adapter Attach(CausalLm model, int seed)
+    {
+        var adapter = new FullAdapter(model);
+        if (From is null)
+        {
+            return adapter;
+        }
+
+        try
+        {
+            adapter.Load(From);
+            return adapter;
+        }
+        catch (TrainingException)
+        {
+            adapter.Dispose();
+            throw;
+        }
+    }
+}

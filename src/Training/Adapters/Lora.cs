@@ -1,5 +1,7 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Adapters;
 
@@ -54,6 +56,27 @@ public sealed record LoraConfig : AdapterConfig, IValidatableObject
 
     [Description("Biases that train: none, all, or those of adapted layers (lora_only).")]
     public BiasTraining Bias { get; init; } = BiasTraining.None;
+
+    public override Adapter Attach(CausalLm model, int seed)
+    {
+        if (From is null)
+        {
+            return new LoraAdapter(model, this, LoraPlan.Create(this, model.Config), seed);
+        }
+
+        var config = PeftFolder.Open(From).Reconcile(this, model.Config);
+        var adapter = new LoraAdapter(model, config, LoraPlan.Create(config, model.Config), seed);
+        try
+        {
+            adapter.Load(From);
+            return adapter;
+        }
+        catch (TrainingException)
+        {
+            adapter.Dispose();
+            throw;
+        }
+    }
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) =>
         FaultyKeys(RankPattern.Keys, nameof(RankPattern)).Concat(FaultyKeys(AlphaPattern.Keys, nameof(AlphaPattern)));

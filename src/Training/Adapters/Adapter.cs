@@ -1,0 +1,79 @@
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>A tensor that moves in training.</summary>
+/// <param name="Name">Its key in the file that <see cref="Adapter.Save"/> writes.</param>
+public sealed record TrainableTensor(string Name, Parameter Parameter);
+
+/// <summary>What an adapter does to one matrix of the model.</summary>
+/// <param name="Module">Name of the layer, such as <c>model.layers.0.self_attn.q_proj</c>; its weight in a checkpoint is <c>Module.weight</c>.</param>
+/// <param name="Weight">The matrix of the model, [out, in]: frozen and without the update when <paramref name="Factors"/> is set, else the trained matrix itself.</param>
+/// <param name="Factors">The update in factors; null: the update is the difference between <paramref name="Weight"/> and the base model's file.</param>
+public sealed record LayerUpdate(string Module, Tensor Weight, LowRankFactors? Factors);
+
+/// <summary>ΔW = scale·left·right. The tensors belong to the adapter.</summary>
+/// <param name="Left">[out, R], float32.</param>
+/// <param name="Right">[R, in], float32.</param>
+public sealed record LowRankFactors(Tensor Left, Tensor Right, double Scale);
+
+/// <summary>An <see cref="AdapterConfig"/> attached to a model: the tensors that train, and how they are saved and merged.</summary>
+/// <remarks>
+/// Attaching replaces linear layers of the running model from outside; <see cref="Dispose()"/> puts the original layers back and frees the
+/// adapter's own tensors. Weights that train in place (biases, modules in full) keep their trained values in the model.
+/// </remarks>
+public abstract class Adapter : IDisposable
+{
+    /// <summary>Every tensor that trains, in a fixed order.</summary>
+    public abstract IReadOnlyList<TrainableTensor> Trainable { get; }
+
+    /// <summary>The matrices that the adapter changes, in the model's order.</summary>
+    public abstract IReadOnlyList<LayerUpdate> Updates { get; }
+
+    /// <summary>A scalar that is added to the loss, in the caller's dispose scope; null: none.</summary>
+    public virtual Tensor? Regulariser() => null;
+
+    /// <summary>Called after each optimizer step, one-based.</summary>
+    public virtual void AfterStep(int step)
+    {
+    }
+
+    /// <summary>Switches dropout on or off. A fresh adapter is in training mode.</summary>
+    public virtual void SetTraining(bool training)
+    {
+    }
+
+    /// <summary>Writes the trained tensors in the layout that Hugging Face libraries load: a PEFT folder, or a model folder.</summary>
+    /// <param name="folder">Created when it does not exist; files of the same names are replaced.</param>
+    /// <param name="card">What the model card tells; its base model is the name that the user knows, not a path of a work folder.</param>
+    /// <exception cref="TrainingException">A tensor holds a number that is not finite.</exception>
+    public abstract void Save(string folder, ModelCard card);
+
+    /// <summary>Copies the tensors of a folder that <see cref="Save"/> wrote into the attached parameters; keys and shapes must be equal.</summary>
+    public abstract void Load(string folder);
+
+    /// <summary>The merged matrix W + ΔW of one update, in float32, in the caller's dispose scope.</summary>
+    public static Tensor Merge(LayerUpdate update)
+    {
+        using var off = no_grad();
+        using var scope = NewDisposeScope();
+        var weight = update.Weight.to_type(ScalarType.Float32);
+        var merged = update.Factors is { } factors
+            ? addmm(weight, factors.Left, factors.Right, beta: 1, alpha: (float)factors.Scale)
+            : weight.clone();
+        return merged.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Folds every update into the running model, in the model's number format, and detaches the adapter's layers.</summary>
+    /// <remarks>The sum is formed in float32 and rounded once. Afterwards the adapter can only be disposed.</remarks>
+    public abstract void MergeIntoModel();
+
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    protected abstract void Dispose(bool disposing);
+}

@@ -1,0 +1,58 @@
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>y = base(x) + scale·(dropout(x)·Aᵀ)·Bᵀ.</summary>
+/// <remarks>
+/// Hu et al. 2021, arXiv:2106.09685, §4.1. The factors are float32 also over a bfloat16 model, and so is the arithmetic of the update; the
+/// sum is rounded back to the model's format. Adam's steps are far below the resolution of bfloat16.
+/// The frozen layer is not registered as a child: it belongs to the model and outlives this one.
+/// </remarks>
+internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
+{
+    public readonly Parameter lora_A;   // [R, in]
+    public readonly Parameter lora_B;   // [out, R]
+
+    private readonly double _dropout;
+
+    /// <param name="a">Initial A, [R, in], float32; this layer takes it over.</param>
+    public LoraLinear(nn.Module<Tensor, Tensor> baseLayer, Tensor a, long outFeatures, double scale, double dropout)
+        : base(nameof(LoraLinear))
+    {
+        BaseLayer = baseLayer;
+        Scale = scale;
+        _dropout = dropout;
+        var b = zeros(outFeatures, a.shape[0], dtype: ScalarType.Float32, device: a.device);
+        lora_A = Own(a);
+        lora_B = Own(b);
+        register_parameter(nameof(lora_A), lora_A);
+        register_parameter(nameof(lora_B), lora_B);
+    }
+
+    // A parameter takes over the handle of its tensor, and with it the place in the caller's dispose scope.
+    private static Parameter Own(Tensor initial)
+    {
+        var parameter = new Parameter(initial);
+        parameter.DetachFromDisposeScope();
+        return parameter;
+    }
+
+    public nn.Module<Tensor, Tensor> BaseLayer { get; }
+
+    public double Scale { get; }
+
+    public override Tensor forward(Tensor x)
+    {
+        using var scope = NewDisposeScope();
+        var y = BaseLayer.forward(x);
+        var input = x.to_type(ScalarType.Float32);
+        if (training && _dropout > 0)
+        {
+            input = nn.functional.dropout(input, _dropout);
+        }
+
+        var update = nn.functional.linear(nn.functional.linear(input, lora_A), lora_B);
+        return y.add(update, alpha: Scale).to_type(y.dtype).MoveToOuterDisposeScope();
+    }
+}

@@ -1,0 +1,46 @@
+using System.Text.Json;
+using TrainingService.Training.Models;
+using TrainingService.Training.Tests.Models;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Tests.Adapters;
+
+/// <summary>A model of three layers, 64 wide, and one batch of three rows for it.</summary>
+internal static class TinyModel
+{
+    public static string Folder(string id = "llama_untied") => SharedData.Path("golden", "models", id);
+
+    /// <summary>The golden model of that name, on the CPU; one thread, so that sums have one order.</summary>
+    public static CausalLm Load(string id = "llama_untied", ScalarType dtype = ScalarType.Float32)
+    {
+        set_num_threads(1);
+        return CausalLm.Load(Folder(id), dtype, CPU);
+    }
+
+    /// <summary>Ids and labels of the golden batch, [3, 20] each.</summary>
+    public static (Tensor Ids, Tensor Labels) Batch()
+    {
+        using var document = JsonDocument.Parse(File.ReadAllText(SharedData.Path("golden", "inputs.json")));
+        var batch = document.RootElement.GetProperty("batches").GetProperty("lm");
+        return (Rows(batch.GetProperty("input_ids")), Rows(batch.GetProperty("labels")));
+    }
+
+    public static Tensor Logits(CausalLm model, Tensor ids)
+    {
+        using var off = no_grad();
+        return model.Forward(ids, Positions(ids));
+    }
+
+    public static Tensor Loss(CausalLm model, Tensor ids, Tensor labels) => Numbers.MeanLoss(model.Forward(ids, Positions(ids)), labels);
+
+    /// <summary>A fresh folder below the temporary one.</summary>
+    public static string NewFolder() => Directory.CreateTempSubdirectory("adapter-tests-").FullName;
+
+    private static Tensor Positions(Tensor ids) => arange(ids.shape[1], ScalarType.Int64).unsqueeze(0).expand(ids.shape);
+
+    private static Tensor Rows(JsonElement rows)
+    {
+        var values = rows.EnumerateArray().Select(row => row.EnumerateArray().Select(value => value.GetInt64()).ToArray()).ToArray();
+        return tensor(values.SelectMany(row => row).ToArray()).reshape(values.Length, values[0].Length);
+    }
+}
