@@ -81,8 +81,10 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
         {
             return await base.SaveChangesAsync(acceptAllChangesOnSuccess, cancellationToken);
         }
-        catch (DbUpdateException e) when (e is not DbUpdateConcurrencyException && IsLostRace(e))
+        catch (Exception e) when (e is not DbUpdateConcurrencyException
+            && (e as DbUpdateException ?? e.InnerException as DbUpdateException) is { } failure && IsLostRace(failure))
         {
+            // Npgsql wraps a failure that may pass, such as a deadlock, once more.
             throw new DbUpdateConcurrencyException("Another writer has changed the job.", e);
         }
     }

@@ -27,10 +27,13 @@ public sealed class PostgresDbContext(DbContextOptions<PostgresDbContext> option
 
     internal override string LockJobSql => "SELECT 1 FROM jobs WHERE id = {0} FOR UPDATE";
 
-    internal override bool IsLostRace(DbUpdateException failure) => (failure.InnerException as PostgresException ??
-        failure.InnerException?.InnerException as PostgresException) is
-        { SqlState: PostgresErrorCodes.UniqueViolation, ConstraintName: "pk_job_events" or "pk_job_transitions" }
-        or { SqlState: PostgresErrorCodes.DeadlockDetected };
+    internal override bool IsLostRace(DbUpdateException failure)
+    {
+        var cause = failure.InnerException as PostgresException;
+        return cause?.SqlState == PostgresErrorCodes.DeadlockDetected
+            || (cause?.SqlState == PostgresErrorCodes.UniqueViolation
+                && cause.ConstraintName is "pk_job_events" or "pk_job_transitions");
+    }
 
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {
