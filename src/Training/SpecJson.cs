@@ -71,7 +71,7 @@ public static class SpecJson
     private static string Explain(JsonException error)
     {
         var cut = error.Message.IndexOf(" LineNumber:", StringComparison.Ordinal);
-        var reason = (cut < 0 ? error.Message : error.Message[..cut]).TrimEnd('.');
+        var reason = SpecPath.Shorten((cut < 0 ? error.Message : error.Message[..cut]).TrimEnd('.'));   // it may quote the rest of the document
         return $"The spec is not JSON: line {error.LineNumber + 1}, column {error.BytePositionInLine + 1}: {reason}.";
     }
 

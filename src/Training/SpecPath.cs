@@ -5,7 +5,7 @@ namespace TrainingService.Training;
 /// <summary>JSON paths as our messages write them: <c>optimizer.betas[1]</c>, <c>adapter.rank_pattern["q.*"]</c>.</summary>
 internal static class SpecPath
 {
-    private const int LongestPart = 80;
+    private const int LongestPart = 100;
 
     public static string Member(string parent, string name) =>
         !IsPlain(name) ? $"{parent}[{JsonSerializer.Serialize(Shorten(name), SpecJson.Options)}]"

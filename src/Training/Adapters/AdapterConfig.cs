@@ -17,4 +17,10 @@ public abstract record AdapterConfig
     /// <param name="seed">Seed of the initial values; the same seed gives the same bytes on every device.</param>
     /// <exception cref="TrainingException">The choice does not fit the model, or <see cref="From"/> cannot be used.</exception>
     public abstract Adapter Attach(CausalLm model, int seed);
+
+    /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
+    public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];
+
+    /// <summary>How many numbers would train in a model that <see cref="Check"/> has nothing against; nothing is loaded.</summary>
+    public abstract TrainedCounts Count(ModelConfig model);
 }

@@ -29,4 +29,6 @@ public sealed record FullConfig : AdapterConfig
             throw;
         }
     }
+
+    public override TrainedCounts Count(ModelConfig model) => new(Added: 0, InPlace: model.ParameterCount);
 }

@@ -78,6 +78,15 @@ public sealed record LoraConfig : AdapterConfig, IValidatableObject
         }
     }
 
+    public override IReadOnlyList<SpecError> Check(ModelConfig model) => LoraChecks.Of(this, model);
+
+    public override TrainedCounts Count(ModelConfig model)
+    {
+        var plan = LoraPlan.Create(this, model);
+        var factors = plan.Layers.Sum(layer => layer.FactorCount);
+        return new(Added: factors, InPlace: plan.TrainableParameters - factors);
+    }
+
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) =>
         FaultyKeys(RankPattern.Keys, nameof(RankPattern)).Concat(FaultyKeys(AlphaPattern.Keys, nameof(AlphaPattern)));
 

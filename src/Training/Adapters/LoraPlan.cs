@@ -18,89 +18,38 @@ public sealed record LoraPlan(
     /// <exception cref="TrainingException">A name that selects nothing, or a rank that a matrix does not have; <c>Param</c> is its JSON path.</exception>
     public static LoraPlan Create(LoraConfig config, ModelConfig model)
     {
-        var linears = model.Weights
-            .Where(weight => weight.IsLinear && weight.Name != OutputHead + WeightSuffix)
-            .Select(weight => new LinearShape(ModuleOf(weight.Name), Out: weight.Shape[0], In: weight.Shape[1]))
-            .ToList();
-        var names = linears.ConvertAll(linear => linear.Name);
-        CheckSelector(config.TargetModules, names, "adapter.target_modules");
-        if (config.ExcludeModules is { } excluded)
-        {
-            CheckSelector(excluded, names, "adapter.exclude_modules");
-        }
+        var errors = LoraChecks.Of(config, model);
+        return errors.Count > 0 ? throw TrainingException.InvalidSpec(errors[0].Message, errors[0].Path) : Of(config, model);
+    }
 
+    /// <summary>The plan of a config that <see cref="LoraChecks"/> has nothing against.</summary>
+    internal static LoraPlan Of(LoraConfig config, ModelConfig model)
+    {
         var fullWeights = FullWeightsOf(config, model);
         var fullModules = fullWeights.Select(ModuleOf).ToHashSet();
-        var layers = TargetSelection.Select(config, linears).ToList();
-        if (!config.TargetModules.IsAllLinear && layers.Find(layer => fullModules.Contains(layer.Name)) is { } twice)
-        {
-            throw TrainingException.InvalidSpec(
-                $"Layer '{twice.Name}' is in both target_modules and modules_to_save; name it in one of them.", "adapter.modules_to_save");
-        }
-
-        layers.RemoveAll(layer => fullModules.Contains(layer.Name));
-        if (layers.Count == 0)
-        {
-            throw TrainingException.InvalidSpec(
-                "exclude_modules and modules_to_save leave no layer to adapt; take a name out of them.", "adapter.exclude_modules");
-        }
-
-        CheckPatterns(config.RankPattern.Keys, layers.ConvertAll(layer => layer.Name), "adapter.rank_pattern");
-        CheckPatterns(config.AlphaPattern.Keys, layers.ConvertAll(layer => layer.Name), "adapter.alpha_pattern");
-        layers.ForEach(layer => CheckRank(config, layer));
-
+        var layers = TargetSelection.Select(config, LinearsOf(model)).Where(layer => !fullModules.Contains(layer.Name)).ToList();
         var biases = BiasesOf(config, model, layers, fullWeights);
         var sizes = model.Weights.ToDictionary(weight => weight.Name, weight => weight.Count);
         var trainable = layers.Sum(layer => layer.FactorCount) + biases.Concat(fullWeights).Sum(name => sizes[name]);
         return new LoraPlan(layers, biases, fullWeights, trainable);
     }
 
+    /// <summary>The linear layers that can have factors, in the model's order.</summary>
+    internal static IReadOnlyList<LinearShape> LinearsOf(ModelConfig model) => model.Weights
+        .Where(weight => weight.IsLinear && weight.Name != OutputHead + WeightSuffix)
+        .Select(weight => new LinearShape(ModuleOf(weight.Name), Out: weight.Shape[0], In: weight.Shape[1]))
+        .ToList();
+
     /// <summary>Every module that owns weights, and every module around one, in the model's order.</summary>
     internal static IReadOnlyList<string> ModulesOf(ModelConfig model) =>
         model.Weights.SelectMany(weight => WithParents(ModuleOf(weight.Name))).Distinct().ToList();
 
-    private static void CheckRank(LoraConfig config, SelectedLinear layer)
-    {
-        var param = layer.Rank == config.Rank ? "adapter.rank" : "adapter.rank_pattern";
-        if (layer.Rank < 1)
-        {
-            throw TrainingException.InvalidSpec($"The rank of layer '{layer.Name}' is {layer.Rank}; it must be at least 1.", param);
-        }
-
-        var most = Math.Min(layer.In, layer.Out);
-        if (layer.Rank > most)
-        {
-            throw TrainingException.InvalidSpec(
-                $"Rank {layer.Rank} is larger than layer '{layer.Name}' allows, whose weight is {layer.Out} x {layer.In}; "
-                + $"use at most {most}, or set its rank in rank_pattern.", param);
-        }
-    }
-
-    private static List<string> FullWeightsOf(LoraConfig config, ModelConfig model)
-    {
-        var modules = ModulesOf(model);
-        for (var i = 0; i < config.ModulesToSave.Count; i++)
-        {
-            var name = config.ModulesToSave[i];
-            var param = $"adapter.modules_to_save[{i}]";
-            if (model.TiesHead && TargetSelection.Means(OutputHead, name))
-            {
-                throw TrainingException.InvalidSpec(
-                    "The output head of this model shares its weights with the embedding; name embed_tokens instead of lm_head.", param);
-            }
-
-            if (!modules.Any(module => TargetSelection.Means(name, module)))
-            {
-                throw Unknown(name, modules, param);
-            }
-        }
-
-        return model.Weights
-            .Select(weight => weight.Name)
-            .Where(weight => WithParents(ModuleOf(weight))
-                .Any(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))))
-            .ToList();
-    }
+    /// <summary>Checkpoint names of the weights of all modules that <c>modules_to_save</c> names.</summary>
+    internal static IReadOnlyList<string> FullWeightsOf(LoraConfig config, ModelConfig model) => model.Weights
+        .Select(weight => weight.Name)
+        .Where(weight => WithParents(ModuleOf(weight))
+            .Any(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))))
+        .ToList();
 
     private static List<string> BiasesOf(
         LoraConfig config, ModelConfig model, IReadOnlyList<SelectedLinear> layers, IReadOnlyList<string> fullWeights)
@@ -119,57 +68,8 @@ public sealed record LoraPlan(
             .ToList();
     }
 
-    private static void CheckSelector(ModuleSelector selector, IReadOnlyList<string> linears, string param)
-    {
-        if (selector.Names is { } names)
-        {
-            for (var i = 0; i < names.Count; i++)
-            {
-                if (!linears.Any(ModuleSelector.OfNames([names[i]]).Selects))
-                {
-                    throw Unknown(names[i], linears, $"{param}[{i}]");
-                }
-            }
-        }
-        else if (!linears.Any(selector.Selects))
-        {
-            throw Unknown(selector.ToString(), linears, param);
-        }
-    }
-
-    private static void CheckPatterns(IEnumerable<string> patterns, IReadOnlyList<string> modules, string param)
-    {
-        foreach (var pattern in patterns)
-        {
-            if (ModulePattern.Fault(pattern) is { } fault)
-            {
-                throw TrainingException.InvalidSpec($"'{pattern}' is not a valid regular expression: {fault}", $"{param}.{pattern}");
-            }
-
-            if (!modules.Any(module => ModulePattern.MatchesKey(pattern, module)))
-            {
-                throw Unknown(pattern, modules, $"{param}.{pattern}");
-            }
-        }
-    }
-
-    private static TrainingException Unknown(string name, IReadOnlyList<string> modules, string param)
-    {
-        if (TargetSelection.Means(OutputHead, name))
-        {
-            return TrainingException.InvalidSpec(
-                "The output head cannot have low-rank factors here; put lm_head into modules_to_save to train it in full.", param);
-        }
-
-        var endings = modules.Select(module => module[(module.LastIndexOf('.') + 1)..]).Distinct()
-            .Where(ending => !ending.All(char.IsAsciiDigit))
-            .Order(StringComparer.Ordinal).ToList();
-        var nearest = endings.MinBy(ending => Distance(name, ending))!;
-        return TrainingException.InvalidSpec(
-            $"No module of this model matches '{name}'; there are {string.Join(", ", endings)} (nearest: '{nearest}').", param);
-    }
-
-    private static string ModuleOf(string weight) => weight[..weight.LastIndexOf('.')];
+    /// <summary>The module that owns a weight.</summary>
+    internal static string ModuleOf(string weight) => weight[..weight.LastIndexOf('.')];
 
     private static IEnumerable<string> WithParents(string module)
     {
@@ -177,24 +77,5 @@ public sealed record LoraPlan(
         {
             yield return module[..end];
         }
-    }
-
-    /// <summary>Levenshtein's distance: insertions, deletions and replacements that turn one text into the other.</summary>
-    private static int Distance(string left, string right)
-    {
-        var row = Enumerable.Range(0, right.Length + 1).ToArray();
-        for (var i = 1; i <= left.Length; i++)
-        {
-            var diagonal = row[0];
-            row[0] = i;
-            for (var j = 1; j <= right.Length; j++)
-            {
-                var replace = diagonal + (left[i - 1] == right[j - 1] ? 0 : 1);
-                diagonal = row[j];
-                row[j] = Math.Min(replace, Math.Min(row[j - 1], row[j]) + 1);
-            }
-        }
-
-        return row[^1];
     }
 }

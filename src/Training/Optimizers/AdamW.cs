@@ -20,6 +20,8 @@ public sealed record AdamWConfig : OptimizerConfig
     [Description("Added to the root of the second moment."), Range(1e-16, 1)]
     public double Eps { get; init; } = 1e-8;
 
+    public override int StatePerWeight() => 2;
+
     public override Optimizer Create(FlatParameters parameters) => new AdamW(parameters, Betas[0], Betas[1], Eps, WeightDecay);
 }
 

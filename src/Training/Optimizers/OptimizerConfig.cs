@@ -18,4 +18,7 @@ public abstract record OptimizerConfig
 
     /// <summary>An optimizer with empty moments over these parameters; it does not own them.</summary>
     public abstract Optimizer Create(FlatParameters parameters);
+
+    /// <summary>Numbers, float32, that are remembered for each weight that trains.</summary>
+    public abstract int StatePerWeight();
 }

@@ -15,6 +15,8 @@ public sealed record SgdConfig : OptimizerConfig
     [Description("Share of the last update that is added to the next."), Range(0, 0.9999)]
     public double Momentum { get; init; }
 
+    public override int StatePerWeight() => Momentum == 0 ? 0 : 1;
+
     public override Optimizer Create(FlatParameters parameters) => new Sgd(parameters, Momentum, WeightDecay);
 }
 

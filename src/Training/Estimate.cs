@@ -1,0 +1,102 @@
+using System.ComponentModel;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Models;
+
+namespace TrainingService.Training;
+
+/// <summary>What is known of the training rows before they are read.</summary>
+/// <param name="Rows">Rows of the file; null: not counted.</param>
+/// <param name="Tokens">Tokens of all rows; null: not counted.</param>
+public sealed record DataSize(long? Rows = null, long? Tokens = null);
+
+/// <summary>Memory that a run holds at its peak, bytes. The runtime itself and fragmentation come on top.</summary>
+public sealed record MemoryEstimate(
+    [property: Description("Weights of the base model.")] long WeightsBytes,
+    [property: Description("Tensors that the adapter adds, and float32 copies of base weights that train in another format.")] long TrainedBytes,
+    [property: Description("Gradients of everything that trains.")] long GradientsBytes,
+    [property: Description("What the optimizer remembers.")] long OptimizerBytes,
+    [property: Description("Layer inputs and outputs kept for the backward pass.")] long ActivationsBytes,
+    [property: Description("Logits, their softmax and their gradient.")] long LogitsBytes)
+{
+    [Description("Sum of all parts.")]
+    public long TotalBytes => WeightsBytes + TrainedBytes + GradientsBytes + OptimizerBytes + ActivationsBytes + LogitsBytes;
+}
+
+/// <summary>What a job would take. Computed from the spec and <c>config.json</c>; nothing is loaded.</summary>
+public sealed record Estimate(
+    [property: Description("Numbers that train; exact.")] long TrainableParameters,
+    [property: Description("Numbers in the base model, a tied output head counted once, plus those the adapter adds; exact.")] long TotalParameters,
+    [property: Description("trainable_parameters / total_parameters.")] double TrainableShare,
+    [property: Description("Peak memory in bytes, estimated.")] MemoryEstimate Memory,
+    [property: Description("Size of the saved adapter, or of the saved model, in bytes, estimated.")] long ArtifactBytes,
+    [property: Description("Optimizer steps; null when neither max_steps nor the size of the data decides.")] long? Steps,
+    [property: Description("Whether max_steps decides; otherwise packing, long rows and rows without trainable tokens may change the number.")] bool StepsAreExact)
+{
+    /// <param name="onGpu">Decides what <c>precision: auto</c> means.</param>
+    /// <exception cref="TrainingException">The adapter does not fit the model; <see cref="SpecChecks"/> says why, all at once.</exception>
+    public static Estimate For(TrainingSpec spec, ModelConfig model, DataSize? data = null, bool onGpu = false)
+    {
+        var trained = spec.Adapter.Count(model);
+        var weightBytes = WeightBytes(spec.Precision, onGpu);
+        var total = model.ParameterCount + trained.Added;
+        return new(
+            trained.Total,
+            total,
+            trained.Total / (double)total,
+            MemoryOf(spec, model, trained, weightBytes),
+            trained.Added * Float32 + trained.InPlace * weightBytes,
+            spec.Schedule.MaxSteps ?? StepsOf(spec, data ?? new()),
+            StepsAreExact: spec.Schedule.MaxSteps is not null);
+    }
+
+    private const int Float32 = 4;
+
+    private static int WeightBytes(Precision precision, bool onGpu) => precision switch
+    {
+        Precision.Float32 => Float32,
+        Precision.Bfloat16 => Float32 / 2,
+        Precision.Auto => onGpu ? Float32 / 2 : Float32,
+    };
+
+    private static MemoryEstimate MemoryOf(TrainingSpec spec, ModelConfig model, TrainedCounts trained, int weightBytes)
+    {
+        var masters = weightBytes == Float32 ? 0 : trained.InPlace * Float32;
+        var length = Math.Min(spec.Data.MaxLength, model.MaxPositions);
+        var tokens = (long)spec.Schedule.BatchSize * length;
+
+        // Kept per token: the input and the output of each linear layer (the head apart), and per layer eight times the width for two
+        // norms (input, its float32 copy, output) and two residual sums.
+        var linears = LoraPlan.LinearsOf(model).Sum(linear => linear.In + linear.Out);
+        var perToken = linears + 8L * model.LayerCount * model.HiddenSize;
+
+        // Packed rows need a mask, and with it the attention keeps scores and softmax, [B, H, T, T] each.
+        var scores = spec.Data.Packing && model is LlamaConfig llama ? 2L * llama.LayerCount * llama.HeadCount * length : 0;
+
+        // The logits, their float32 copy where they are not float32, the log-softmax, and its gradient.
+        var perLogit = weightBytes + (weightBytes == Float32 ? 0 : Float32) + 2 * Float32;
+        return new(
+            WeightsBytes: model.ParameterCount * weightBytes,
+            TrainedBytes: trained.Added * Float32 + masters,
+            GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
+            OptimizerBytes: trained.Total * spec.Optimizer.StatePerWeight() * Float32,
+            ActivationsBytes: tokens * (perToken + scores) * weightBytes,
+            LogitsBytes: tokens * model.VocabularySize * perLogit);
+    }
+
+    /// <summary>Steps of the run. One epoch has as many as there are batches over the accumulation, each rounded up.</summary>
+    private static long? StepsOf(TrainingSpec spec, DataSize data)
+    {
+        var share = 1 - spec.Data.ValidationSplit;
+        double? sequences = spec.Data.Packing
+            ? data.Tokens * share / spec.Data.MaxLength   // packing leaves few gaps
+            : data.Rows * share;
+        if (sequences is not { } count)
+        {
+            return null;
+        }
+
+        var batches = Math.Ceiling(Math.Max(1, count) / spec.Schedule.BatchSize);
+        var perEpoch = Math.Ceiling(batches / spec.Schedule.GradientAccumulationSteps);
+        return (long)Math.Max(1, Math.Ceiling(spec.Schedule.Epochs * perEpoch - 1e-9));
+    }
+}

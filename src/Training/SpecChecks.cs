@@ -1,0 +1,46 @@
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Models;
+
+namespace TrainingService.Training;
+
+/// <summary>What is wrong with a spec for the model that it names. Needs the model's <c>config.json</c> and no tensors.</summary>
+public static class SpecChecks
+{
+    /// <param name="memoryBytes">What a run may use; null: not asked.</param>
+    public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
+    {
+        List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
+        if (spec.Data.MaxLength > model.MaxPositions)
+        {
+            errors.Add(new(
+                "data.max_length",
+                $"data.max_length is {spec.Data.MaxLength}, more than the {model.MaxPositions} positions of the model; use at most {model.MaxPositions}.",
+                SpecErrorCodes.TooLong));
+        }
+
+        if (errors.Count == 0 && memoryBytes is { } limit && Estimate.For(spec, model).Memory.TotalBytes is var needed && needed > limit)
+        {
+            errors.Add(new(
+                "model",
+                $"model needs about {Gibibytes(needed)} of memory with these settings, and {Gibibytes(limit)} are at hand; "
+                + "lower schedule.batch_size or data.max_length, use a LoRA adapter, or choose a smaller model.",
+                SpecErrorCodes.TooLarge));
+        }
+
+        return errors;
+    }
+
+    private static IReadOnlyList<SpecError> OfAdapter(AdapterConfig adapter, ModelConfig model)
+    {
+        try
+        {
+            return adapter.Check(model);
+        }
+        catch (TrainingException error)   // a regular expression that takes too long
+        {
+            return [new(error.Param ?? "adapter.target_modules", error.Message, SpecErrorCodes.InvalidValue)];
+        }
+    }
+
+    private static string Gibibytes(long bytes) => FormattableString.Invariant($"{bytes / (double)(1L << 30):0.0} GiB");
+}
