@@ -116,8 +116,7 @@ public sealed class CheckpointFolder : IDisposable
 
             return map.EnumerateObject().ToDictionary(member => member.Name, member => ShardName(member), StringComparer.Ordinal);
         }
-        // An escape such as \ud800 is valid JSON and yet no text; the reader notices when the text is asked for.
-        catch (Exception error) when (error is JsonException or InvalidOperationException { Source: "System.Text.Json" })
+        catch (Exception error) when (HostileJson.IsMalformed(error))
         {
             throw BadIndex($"it is not valid JSON ({error.Message.TrimEnd('.')})", error);
         }

@@ -42,7 +42,7 @@ internal sealed record SafeTensorsHeader(
             using var document = JsonDocument.Parse(header, JsonOptions);
             return Read(document.RootElement, PrefixLength + (long)header.Length, fileLength, file);
         }
-        catch (JsonException error)
+        catch (Exception error) when (HostileJson.IsMalformed(error))
         {
             throw Bad(file, $"its header is not valid JSON ({error.Message.TrimEnd('.')})", inner: error);
         }
@@ -74,7 +74,7 @@ internal sealed record SafeTensorsHeader(
         var sawMetadata = false;
         foreach (var member in root.EnumerateObject())
         {
-            var name = Text(() => member.Name, file);
+            var name = member.Name;
             if (name == "__metadata__")
             {
                 if (sawMetadata)
@@ -106,8 +106,8 @@ internal sealed record SafeTensorsHeader(
 
         foreach (var member in value.EnumerateObject())
         {
-            var key = Text(() => member.Name, file);
-            if (member.Value.ValueKind != JsonValueKind.String || !metadata.TryAdd(key, Text(() => member.Value.GetString()!, file)))
+            var key = member.Name;
+            if (member.Value.ValueKind != JsonValueKind.String || !metadata.TryAdd(key, member.Value.GetString()!))
             {
                 throw Bad(file, $"its __metadata__ member {Quote(key)} is not a text, or stands there twice");
             }
@@ -124,7 +124,7 @@ internal sealed record SafeTensorsHeader(
         JsonElement? dtype = null, shape = null, offsets = null;
         foreach (var member in value.EnumerateObject())
         {
-            var isRepeated = Text(() => member.Name, file) switch
+            var isRepeated = member.Name switch
             {
                 "dtype" => Assign(ref dtype, member.Value),
                 "shape" => Assign(ref shape, member.Value),
@@ -142,7 +142,7 @@ internal sealed record SafeTensorsHeader(
             throw Bad(file, "lacks dtype, shape or data_offsets", name);
         }
 
-        var typeName = Text(() => dtype.Value.GetString()!, file);
+        var typeName = dtype.Value.GetString()!;
         var type = SafeTensorTypes.Parse(typeName) ?? throw TrainingException.InvalidData(
             $"{file}: tensor {Quote(name)} has the number format {Quote(typeName)}, which is not supported; "
             + "convert the checkpoint to F32, F16 or BF16.", $"{file}:{Quote(name)}");
@@ -225,18 +225,5 @@ internal sealed record SafeTensorsHeader(
                     ? number
                     : throw Bad(file, $"has {Quote(item.GetRawText())} in its {member}, where a whole number from 0 is wanted", name)),
         ];
-    }
-
-    /// <summary>Text of a JSON string. An escape such as <c>\ud800</c> is valid JSON and yet no text.</summary>
-    private static string Text(Func<string> read, string file)
-    {
-        try
-        {
-            return read();
-        }
-        catch (InvalidOperationException error)
-        {
-            throw Bad(file, "its header holds half a surrogate pair", inner: error);
-        }
     }
 }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Training.Models;
 
@@ -69,8 +70,7 @@ public abstract record ModelConfig
                 : throw ConfigReader.Refuse(
                     "architectures", $"\"{architecture}\"", $"use one of {string.Join(", ", LlamaConfig.Architectures)}");
         }
-        // An escape such as \ud800 is valid JSON and yet no text; the reader notices when the text is asked for.
-        catch (Exception error) when (error is JsonException or InvalidOperationException { Source: "System.Text.Json" })
+        catch (Exception error) when (HostileJson.IsMalformed(error))
         {
             throw TrainingException.InvalidData(
                 $"config.json is not valid JSON ({error.Message.TrimEnd('.')}); take it from the model's own folder again.",
