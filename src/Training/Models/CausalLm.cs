@@ -45,6 +45,7 @@ public abstract class CausalLm : nn.Module
         var config = HuggingFaceFolder.ReadConfig(folder);
         using var checkpoint = CheckpointFolder.Open(folder);
         var names = CheckpointNames.Match(config, checkpoint);
+        RefuseDifferentHead(config, checkpoint, names);
         return config.Build(weight => checkpoint.Read(names[weight.Name], dtype, device));
     }
 
@@ -93,6 +94,24 @@ public abstract class CausalLm : nn.Module
         {
             // A layer that an adapter replaced is no longer in the module tree, so its weights are disposed here.
             _weights.ForEach(weight => weight.Parameter.Dispose());
+        }
+    }
+
+    /// <summary>A tied head that is stored beside the embedding must be the same numbers, or one of the two would be dropped in silence.</summary>
+    private static void RefuseDifferentHead(ModelConfig config, CheckpointFolder checkpoint, IReadOnlyDictionary<string, string> names)
+    {
+        if (!config.TiesHead || names.Values.Contains(CheckpointNames.HeadName) || !checkpoint.Entries.ContainsKey(CheckpointNames.HeadName))
+        {
+            return;
+        }
+
+        using var scope = NewDisposeScope();
+        var (head, embedding) = (checkpoint.Read(CheckpointNames.HeadName), checkpoint.Read(names[CheckpointNames.Embedding]));
+        if (!head.shape.SequenceEqual(embedding.shape) || head.ne(embedding).any().item<bool>())
+        {
+            throw TrainingException.InvalidData(
+                $"config.json ties the head to the embedding, and the checkpoint's {CheckpointNames.HeadName} differs from it; "
+                + "set tie_word_embeddings to false.", "config.json:tie_word_embeddings");
         }
     }
 

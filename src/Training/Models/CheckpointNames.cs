@@ -6,8 +6,8 @@ namespace TrainingService.Training.Models;
 internal static class CheckpointNames
 {
     private const string Prefix = "model.";
-    private const string Embedding = "model.embed_tokens.weight";
-    private const string HeadName = "lm_head.weight";
+    public const string Embedding = "model.embed_tokens.weight";
+    public const string HeadName = "lm_head.weight";
 
     /// <summary>For each weight of the model, its name in the checkpoint.</summary>
     /// <remarks>
