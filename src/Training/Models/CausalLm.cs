@@ -85,8 +85,6 @@ public abstract class CausalLm : nn.Module
     /// <param name="mask">[B, 1, T, cached + T], bool: what each new token sees; null when there is no padding and T = 1 or the cache is empty.</param>
     internal abstract Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache);
 
-    private protected Parameter Weight(string name) => _weights.Single(weight => weight.Name == name).Parameter;
-
     protected override void Dispose(bool disposing)
     {
         base.Dispose(disposing);
