@@ -14,13 +14,14 @@ internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
     public readonly Parameter lora_A;   // [R, in]
     public readonly Parameter lora_B;   // [out, R]
 
+    private readonly Outside _base;
     private readonly double _dropout;
 
     /// <param name="a">Initial A, [R, in], float32; this layer takes it over.</param>
     public LoraLinear(nn.Module<Tensor, Tensor> baseLayer, Tensor a, long outFeatures, double scale, double dropout)
         : base(nameof(LoraLinear))
     {
-        BaseLayer = baseLayer;
+        _base = new Outside(baseLayer);
         Scale = scale;
         _dropout = dropout;
         var b = zeros(outFeatures, a.shape[0], dtype: ScalarType.Float32, device: a.device);
@@ -38,7 +39,7 @@ internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
         return parameter;
     }
 
-    public nn.Module<Tensor, Tensor> BaseLayer { get; }
+    public nn.Module<Tensor, Tensor> BaseLayer => _base.Layer;
 
     public double Scale { get; }
 
@@ -55,4 +56,7 @@ internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
         var update = nn.functional.linear(nn.functional.linear(input, lora_A), lora_B);
         return y.add(update, alpha: Scale).to_type(y.dtype).MoveToOuterDisposeScope();
     }
+
+    // A field of a module type would be found by reflection, registered as a child and disposed with this layer.
+    private sealed record Outside(nn.Module<Tensor, Tensor> Layer);
 }
