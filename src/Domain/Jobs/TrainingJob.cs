@@ -158,6 +158,37 @@ public sealed class TrainingJob
         Record(EventLevel.Info, JobEvent.MessageType, "The job was cancelled.", null, now);
     }
 
+    /// <summary>Sets a waiting job aside: no worker takes it until it is resumed. Does nothing to a paused one.</summary>
+    /// <exception cref="DomainException">The job runs: its worker has no order to set it aside.</exception>
+    public void Pause(DateTimeOffset now)
+    {
+        if (Status == JobStatus.Paused)
+        {
+            return;
+        }
+
+        if (Status == JobStatus.Running)
+        {
+            throw new DomainException(
+                "job.running", $"Job {PublicId.Of(PublicId.Job, Id)} is running, and only a waiting job can be paused; cancel it, or let it end.");
+        }
+
+        MoveTo(JobStatus.Paused, now, "pause requested");
+        Record(EventLevel.Info, JobEvent.MessageType, "The job was paused.", null, now);
+    }
+
+    /// <summary>Puts a paused job back in the queue.</summary>
+    public void Resume(DateTimeOffset now)
+    {
+        if (Status != JobStatus.Paused)
+        {
+            throw new InvalidTransitionException(Id, Status, JobStatus.Queued);
+        }
+
+        MoveTo(JobStatus.Queued, now, "resumed");
+        Record(EventLevel.Info, JobEvent.MessageType, "The job waits for a worker again.", null, now);
+    }
+
     /// <summary>The worker has obeyed a cancel request.</summary>
     public void ConfirmCancelled(DateTimeOffset now)
     {
