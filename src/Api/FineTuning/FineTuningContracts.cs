@@ -1,0 +1,120 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using TrainingService.Api.Http;
+using TrainingService.Api.Jobs;
+using TrainingService.Domain;
+using TrainingService.Domain.Jobs;
+
+namespace TrainingService.Api.FineTuning;
+
+/// <summary>How far a run is, in the words of this dialect.</summary>
+internal sealed record FineTuningProgress(
+    int Step, int? MaxSteps, double? Epoch, double? Percent, double? TokensPerSecond, long? SecondsRemaining);
+
+/// <summary>Why a job failed; <c>responsibility</c> and <c>log_tail</c> are ours.</summary>
+internal sealed record FineTuningError(string Code, string Message, string? Param, Responsibility Responsibility, string? LogTail);
+
+/// <summary>
+/// A job as OpenAI's clients read it. All that they do not know of stands behind: they pass over it. <c>n_epochs</c> is a whole number
+/// because they read one; the exact one is in <c>schedule</c>.
+/// </summary>
+internal sealed record FineTuningJobResponse(
+    string Id, long CreatedAt, long? FinishedAt, string Model, string? FineTunedModel, string OrganizationId,
+    IReadOnlyList<string> ResultFiles, string Status, string TrainingFile, string? ValidationFile,
+    JsonObject Hyperparameters, JsonObject Method, int? TrainedTokens, FineTuningError? Error, int Seed, long? EstimatedFinish,
+    IReadOnlyList<string> Integrations, JsonElement? Metadata, string? UserProvidedSuffix)
+{
+    public string Object { get; } = "fine_tuning.job";
+
+    public required string? Phase { get; init; }
+
+    public required FineTuningProgress Progress { get; init; }
+
+    public required int Attempt { get; init; }
+
+    public required int RecoveryCount { get; init; }
+
+    public required int? QueuePosition { get; init; }
+
+    public required long? StartedAt { get; init; }
+
+    public required long? LastProgressAt { get; init; }
+
+    public required JsonElement Data { get; init; }
+
+    public required JsonElement Objective { get; init; }
+
+    public required JsonElement Adapter { get; init; }
+
+    public required JsonElement Optimizer { get; init; }
+
+    public required JsonElement Schedule { get; init; }
+
+    public required JsonElement Precision { get; init; }
+
+    public required JsonElement Evaluation { get; init; }
+
+    public required JsonElement Checkpoints { get; init; }
+
+    public required JsonElement Spectra { get; init; }
+
+    public static FineTuningJobResponse From(JobFacts facts, Caller caller, DateTimeOffset now)
+    {
+        var job = facts.Job;
+        var spec = Wire.Parse(job.SpecJson)!.Value;
+        var data = spec.GetProperty("data");
+        var hyperparameters = HyperparametersOf(spec);
+        var method = FineTuningMethods.MethodOf(spec.GetProperty("objective").GetProperty("type").GetString()!);
+        var progress = ProgressResponse.From(job, facts.LastStep);
+        return new FineTuningJobResponse(
+            PublicId.Of(PublicId.Job, job.Id), Wire.UnixSeconds(job.CreatedAt), Wire.UnixSeconds(job.FinishedAt), job.Model, job.FineTunedModel,
+            caller.ProjectName, facts.ResultFiles, StatusOf(job.Status), data.GetProperty("train").GetString()!,
+            data.GetProperty("validation").GetString(), hyperparameters,
+            new JsonObject { ["type"] = method, [method] = new JsonObject { ["hyperparameters"] = hyperparameters.DeepClone() } },
+            job.Status == JobStatus.Succeeded ? Wire.Int32(job.TrainedTokens) : null,
+            job.Failure is { } failure
+                ? new FineTuningError(failure.Code, failure.Message, failure.Param, failure.Responsibility, failure.LogTail)
+                : null,
+            spec.GetProperty("seed").GetInt32(),
+            progress.SecondsRemaining is { } seconds ? Wire.UnixSeconds(now.AddSeconds(seconds)) : null,
+            [], Wire.Parse(job.MetadataJson), job.Suffix)
+        {
+            Phase = job.Phase,
+            Progress = new FineTuningProgress(
+                progress.Step, progress.TotalSteps, progress.Epoch, progress.Percent, progress.TokensPerSecond, progress.SecondsRemaining),
+            Attempt = job.Attempt,
+            RecoveryCount = job.RecoveryCount,
+            QueuePosition = facts.QueuePosition,
+            StartedAt = Wire.UnixSeconds(job.StartedAt),
+            LastProgressAt = Wire.UnixSeconds(job.LastProgressAt),
+            Data = data,
+            Objective = spec.GetProperty("objective"),
+            Adapter = spec.GetProperty("adapter"),
+            Optimizer = spec.GetProperty("optimizer"),
+            Schedule = spec.GetProperty("schedule"),
+            Precision = spec.GetProperty("precision"),
+            Evaluation = spec.GetProperty("evaluation"),
+            Checkpoints = spec.GetProperty("checkpoints"),
+            Spectra = spec.GetProperty("spectra"),
+        };
+    }
+
+    /// <summary>The clients know no status between running and cancelled, and such a job still runs.</summary>
+    private static string StatusOf(JobStatus status) => status == JobStatus.Cancelling ? "running" : Wire.Name(status);
+
+    private static JsonObject HyperparametersOf(JsonElement spec)
+    {
+        var schedule = spec.GetProperty("schedule");
+        var rate = spec.GetProperty("optimizer").GetProperty("learning_rate").GetDouble();
+        return new JsonObject
+        {
+            ["n_epochs"] = schedule.GetProperty("max_steps").ValueKind == JsonValueKind.Null
+                ? Math.Max(1, (int)Math.Ceiling(schedule.GetProperty("epochs").GetDouble()))
+                : "auto",
+            ["batch_size"] = schedule.GetProperty("batch_size").GetInt32() * schedule.GetProperty("gradient_accumulation_steps").GetInt32(),
+
+            // Without the dust of a division: 0.0002/0.0002 and its like are to read as they were written.
+            ["learning_rate_multiplier"] = Math.Round(rate / FineTuningRequest.BaseLearningRate, 9),
+        };
+    }
+}

@@ -1,0 +1,43 @@
+using System.ComponentModel;
+using System.Text.Json;
+using Microsoft.AspNetCore.Http.HttpResults;
+using TrainingService.Api.Http;
+using TrainingService.Infrastructure;
+using TrainingService.Training;
+
+namespace TrainingService.Api.Jobs;
+
+/// <summary>What a job would take, before it is created.</summary>
+internal sealed record EstimateResponse(
+    [property: Description("Numbers that train; exact.")] long TrainableParameters,
+    [property: Description("Numbers in the model, the adapter's included; exact.")] long TotalParameters,
+    double TrainableShare,
+    [property: Description("Peak memory, estimated.")] MemoryEstimate Memory,
+    [property: Description("Size of the saved adapter or model, estimated.")] long ArtifactBytes,
+    [property: Description("Optimizer steps; null when neither max_steps nor the data decides.")] long? Steps,
+    bool StepsAreExact,
+    [property: Description("Rows of the training file; null when the file is too large to count for an estimate.")] long? Rows,
+    [property: Description("Tokens of the training file; null when it was not counted.")] long? Tokens)
+{
+    public string Object { get; } = "job.estimate";
+
+    public static EstimateResponse From(Estimate estimate, DataSize size) => new(
+        estimate.TrainableParameters, estimate.TotalParameters, estimate.TrainableShare, estimate.Memory, estimate.ArtifactBytes,
+        estimate.Steps, estimate.StepsAreExact, size.Rows, size.Tokens);
+}
+
+internal static class JobEstimate
+{
+    public static async Task<Results<Ok<EstimateResponse>, ErrorResult>> Estimate(
+        JsonElement body, Caller caller, AppDbContext db, CancellationToken cancellationToken)
+    {
+        var resolved = await SpecReferences.ResolveAsync(db, caller, body, cancellationToken);
+        if (resolved is not { Spec: { } spec, Config: { } config })
+        {
+            return ErrorResult.Invalid([.. JobSubmission.Details(resolved.Errors, path => path)]);
+        }
+
+        var size = new DataSize();
+        return TypedResults.Ok(EstimateResponse.From(Training.Estimate.For(spec, config, size), size));
+    }
+}

@@ -1,0 +1,114 @@
+using System.Text.Json;
+using Microsoft.EntityFrameworkCore;
+using TrainingService.Api.Files;
+using TrainingService.Api.Http;
+using TrainingService.Api.Models;
+using TrainingService.Domain;
+using TrainingService.Domain.Files;
+using TrainingService.Domain.Models;
+using TrainingService.Infrastructure;
+using TrainingService.Training;
+using TrainingService.Training.Models;
+
+namespace TrainingService.Api.Jobs;
+
+/// <summary>A spec whose ids were found, or everything that is wrong with it.</summary>
+internal sealed record ResolvedSpec(
+    TrainingSpec? Spec, BaseModel? Model, ModelConfig? Config, DataFile? Train, IReadOnlyList<SpecError> Errors);
+
+/// <summary>Reads a spec and looks its ids up, so that a job that cannot run is refused rather than queued.</summary>
+internal static class SpecReferences
+{
+    private const string TrainingPurpose = "fine-tune";
+
+    public static async Task<ResolvedSpec> ResolveAsync(
+        AppDbContext db, Caller caller, JsonElement json, CancellationToken cancellationToken)
+    {
+        var read = SpecJson.Parse(json);
+        var errors = read.Errors.ToList();
+        var lookup = new Lookup(db, caller, json, errors);
+        var model = await lookup.ModelAsync(cancellationToken);
+        var train = await lookup.FileAsync("train", cancellationToken);
+        await lookup.FileAsync("validation", cancellationToken);
+        await lookup.AdapterAsync(model, cancellationToken);
+        var config = model is null ? null : ModelConfig.Parse(model.ConfigJson);
+        if (read.Spec is null || errors.Count > 0)
+        {
+            return new ResolvedSpec(null, model, config, train, errors);
+        }
+
+        // Names are resolved now, so that the job keeps its model when another one takes the name.
+        var spec = read.Spec with { Model = PublicId.Of(PublicId.Model, model!.Id) };
+        var misfits = SpecChecks.AgainstModel(spec, config!);
+        return new ResolvedSpec(misfits.Count == 0 ? spec : null, model, config, train, misfits);
+    }
+
+    private sealed class Lookup(AppDbContext db, Caller caller, JsonElement spec, List<SpecError> errors)
+    {
+        public async Task<BaseModel?> ModelAsync(CancellationToken cancellationToken)
+        {
+            if (Text(spec, "model") is not { } name)
+            {
+                return null;
+            }
+
+            var model = await db.Models.AsNoTracking().FindOwnedAsync(caller, name, cancellationToken);
+            if (model is null)
+            {
+                errors.Add(new SpecError("model", $"There is no base model '{name}'; register it with POST /v1/models, or see GET /v1/models.", "model_not_available"));
+            }
+
+            return model;
+        }
+
+        public async Task<DataFile?> FileAsync(string member, CancellationToken cancellationToken)
+        {
+            if (Text(Member(spec, "data"), member) is not { } id)
+            {
+                return null;
+            }
+
+            var file = await db.Files.AsNoTracking().FindOwnedAsync(caller, id, cancellationToken);
+            if (file is null)
+            {
+                errors.Add(new SpecError($"data.{member}", $"There is no file '{id}'; upload it with POST /v1/files and give its id.", "file_not_found"));
+            }
+            else if (file.Purpose != TrainingPurpose)
+            {
+                errors.Add(new SpecError(
+                    $"data.{member}", $"File '{id}' has purpose {file.Purpose}; upload it with purpose {TrainingPurpose}.", "invalid_purpose"));
+            }
+
+            return file;
+        }
+
+        /// <summary>An adapter fits the base model that it was trained on and no other.</summary>
+        public async Task AdapterAsync(BaseModel? model, CancellationToken cancellationToken)
+        {
+            if (Text(Member(spec, "adapter"), "from") is not { } name)
+            {
+                return;
+            }
+
+            var job = await db.FindFineTunedAsync(caller, name, cancellationToken);
+            if (job is null)
+            {
+                errors.Add(new SpecError("adapter.from", $"There is no fine-tuned model '{name}'; see GET /v1/models.", "model_not_available"));
+                return;
+            }
+
+            var itsBase = Wire.Parse(job.SpecJson)!.Value.GetProperty("model").GetString();
+            if (model is not null && itsBase != PublicId.Of(PublicId.Model, model.Id))
+            {
+                errors.Add(new SpecError(
+                    "adapter.from", $"'{name}' was trained on base model {job.Model} ({itsBase}), not on {model.Name}; set model to {itsBase}.", "wrong_base_model"));
+            }
+        }
+
+        private static JsonElement Member(JsonElement json, string name) =>
+            json.ValueKind == JsonValueKind.Object && json.TryGetProperty(name, out var value) ? value : default;
+
+        private static string? Text(JsonElement json, string name) =>
+            Member(json, name) is { ValueKind: JsonValueKind.String } value && value.GetString() is { Length: > 0 } text ? text : null;
+    }
+}
