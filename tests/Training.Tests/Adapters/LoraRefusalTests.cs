@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Adapters;
@@ -62,10 +63,10 @@ public class LoraRefusalTests
     {
         var folder = Copy(_ => { });
         using var scope = NewDisposeScope();
-        using (var original = Checkpoints.SafeTensorsFile.Open(Path.Combine(GoldenAdapter, "adapter_model.safetensors")))
+        using (var original = SafeTensorsFile.Open(Path.Combine(GoldenAdapter, "adapter_model.safetensors")))
         {
             const string Wide = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight";
-            Checkpoints.SafeTensorsWriter.Write(
+            SafeTensorsWriter.Write(
                 Path.Combine(folder, "adapter_model.safetensors"),
                 original.Entries.Keys.Select(key => (key, key == Wide ? zeros(4, 128) : original.Read(key))).ToList());
         }
