@@ -1,0 +1,48 @@
+namespace TrainingService.Training.Data.Rows;
+
+/// <summary>Bytes of a stream through one buffer, with a look ahead. Owns the stream.</summary>
+internal sealed class ByteSource(Stream stream) : IDisposable
+{
+    private readonly byte[] _buffer = new byte[64 * 1024];
+    private int _start;
+    private int _end;
+
+    /// <summary>Bytes read and not yet taken; empty only at the end of the stream.</summary>
+    public ReadOnlySpan<byte> Available
+    {
+        get
+        {
+            if (_start == _end)
+            {
+                _start = 0;
+                _end = stream.Read(_buffer, 0, _buffer.Length);
+            }
+
+            return _buffer.AsSpan(_start, _end - _start);
+        }
+    }
+
+    /// <summary>The first bytes of the stream, up to one buffer of them. Only before anything was taken.</summary>
+    public ReadOnlySpan<byte> Head()
+    {
+        _end = stream.ReadAtLeast(_buffer, _buffer.Length, throwOnEndOfStream: false);
+        return _buffer.AsSpan(0, _end);
+    }
+
+    public void Take(int count) => _start += count;
+
+    /// <summary>The next byte, or -1 at the end.</summary>
+    public int Next()
+    {
+        var available = Available;
+        if (available.IsEmpty)
+        {
+            return -1;
+        }
+
+        _start++;
+        return available[0];
+    }
+
+    public void Dispose() => stream.Dispose();
+}
