@@ -8,7 +8,7 @@ public sealed record DataReport
     /// <summary>Null when there is neither a validation file nor a carved-out share.</summary>
     public SplitReport? Validation { get; init; }
 
-    /// <summary>Validation rows whose tokens are also a training row.</summary>
+    /// <summary>Validation rows that are also training rows.</summary>
     public int OverlappingRows { get; init; }
 
     /// <summary>All rows in error, also those beyond the first <see cref="MaxErrors"/>.</summary>
@@ -88,7 +88,7 @@ public sealed record SplitReport
     /// <summary>Rows without a token that carries loss; those that truncation left so are dropped, the others are errors.</summary>
     public int RowsWithoutTrainableTokens { get; init; }
 
-    /// <summary>Sequences equal to an earlier one, token for token. They are kept.</summary>
+    /// <summary>Rows equal to an earlier one in every column that the layout reads. They are kept.</summary>
     public int Duplicates { get; init; }
 
     /// <summary>Assistant turns without text and without tool calls.</summary>

@@ -1,0 +1,69 @@
+using TrainingService.Training.Tokenizers;
+
+namespace TrainingService.Training.Data;
+
+/// <summary>Files as token sequences, with a report on what was found in them.</summary>
+public static class DataSets
+{
+    /// <summary>Reads, checks and tokenises the rows of a run.</summary>
+    /// <param name="isPretraining">Whether every token carries loss and long rows are cut into several sequences.</param>
+    /// <param name="tokenizer">Null when the model has none; then only tokenised rows can be read.</param>
+    /// <param name="modelVocabulary">Number of ids that the model's embedding knows.</param>
+    /// <param name="seed">Decides which rows <see cref="DataConfig.ValidationSplit"/> sets aside.</param>
+    /// <param name="progress">Told now and then how many rows were read.</param>
+    /// <exception cref="TrainingException">A row is in error, nothing is left to train on, or the tokenizer does not fit the model.</exception>
+    public static PreparedData Prepare(
+        DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
+        CancellationToken cancellationToken)
+    {
+        var data = Inspect(config, isPretraining, tokenizer, modelVocabulary, seed, progress, cancellationToken);
+        data.Report.ThrowIfUnusable();
+        return data;
+    }
+
+    /// <summary>Like <see cref="Prepare"/>, but row errors are only reported, so that the report can be kept before the run ends with
+    /// <see cref="DataReport.ThrowIfUnusable"/>.</summary>
+    /// <exception cref="TrainingException">A file cannot be opened, or the tokenizer does not fit the model.</exception>
+    public static PreparedData Inspect(
+        DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
+        CancellationToken cancellationToken)
+    {
+        CheckVocabularies(tokenizer, modelVocabulary);
+        SplitReader Read(string split, string path)
+        {
+            var reader = new SplitReader(split, config, isPretraining, tokenizer, modelVocabulary, progress);
+            reader.Read(path, cancellationToken);
+            return reader;
+        }
+
+        var train = Read("train", config.Train);
+        var validation = config.Validation is null ? null : Read("validation", config.Validation);
+        return ReportBuilder.Build(config, train, validation, tokenizer, needsExamples: true, seed);
+    }
+
+    /// <summary>The report on one file, without a run. Never throws for what is in the file.</summary>
+    /// <param name="config">How rows are to be read; null: by default. Its file names are not used.</param>
+    /// <param name="tokenizer">Null: only the structure of text rows is checked, and no tokens are counted.</param>
+    /// <param name="modelVocabulary">Number of ids that the model knows; null: ids of tokenised rows are not checked.</param>
+    /// <exception cref="TrainingException">The file cannot be opened.</exception>
+    public static DataReport Validate(
+        string path, DataConfig? config = null, Tokenizer? tokenizer = null, int? modelVocabulary = null, bool isPretraining = false,
+        CancellationToken cancellationToken = default)
+    {
+        var settings = (config ?? new DataConfig { Train = path }) with { Train = path, Validation = null, ValidationSplit = 0 };
+        var reader = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null);
+        reader.Read(path, cancellationToken);
+        return ReportBuilder.Build(settings, reader, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
+    }
+
+    private static void CheckVocabularies(Tokenizer? tokenizer, int modelVocabulary)
+    {
+        if (tokenizer?.VocabularySize > modelVocabulary)
+        {
+            throw TrainingException.InvalidData(
+                $"The tokenizer has {tokenizer.VocabularySize} ids but the model's vocabulary only {modelVocabulary}: "
+                + "they belong to different models; put the right tokenizer files beside the checkpoint.",
+                "model");
+        }
+    }
+}
