@@ -24,7 +24,9 @@ internal static class Charts
     {
         var columns = Math.Min(2, panels.Count);
         var rows = (panels.Count + columns - 1) / columns;
-        var svg = new Svg(Left + (columns * (PlotWidth + Gap)) - Gap + 30, Top + (rows * (PlotHeight + 78)), title);
+        // Title and legend need room also above a single plot.
+        var width = Math.Max(Left + (columns * (PlotWidth + Gap)) - Gap + 30, Math.Max(20 + (title.Length * 10), LegendWidth(legend)));
+        var svg = new Svg(width, Top + (rows * (PlotHeight + 78)), title);
         DrawLegend(svg, legend);
         var values = panels.SelectMany(panel => panel.Series).SelectMany(series => series.Points).Select(point => point.Y).ToList();
         for (var i = 0; i < panels.Count; i++)
@@ -119,9 +121,13 @@ internal static class Charts
         {
             svg.Rectangle(x, 44, 14, 4, colour);
             svg.Text(x + 19, 50, text, 12);
-            x += 38 + (text.Length * 7.2);
+            x += LegendStep(text);
         }
     }
+
+    private static double LegendWidth(IReadOnlyList<(string Text, string Colour)> legend) => 20 + legend.Sum(entry => LegendStep(entry.Text));
+
+    private static double LegendStep(string text) => 38 + (text.Length * 7.2);
 
     private static void DrawScale(Svg svg, Axis scale, double left, string label)
     {

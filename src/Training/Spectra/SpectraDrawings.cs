@@ -62,9 +62,12 @@ internal static class SpectraDrawings
     private static List<Series> ByType(IReadOnlyList<LayerSpectra> layers, Func<LayerSpectra, double?> value) =>
         layers.GroupBy(layer => layer.Type).Select((type, index) => new Series(
             type.Key,
-            type.Where(layer => value(layer) is not null).Select(layer => ((double)(layer.Layer ?? 0), value(layer)!.Value)).ToList(),
+            type.Where(layer => layer.Layer is not null && value(layer) is not null)   // the output head stands in no layer
+                .Select(layer => ((double)layer.Layer!.Value, value(layer)!.Value)).ToList(),
             Palette.Kind(index), type.Key)).ToList();
 
     private static List<(string, string)> TypeLegend(IReadOnlyList<LayerSpectra> layers) =>
-        layers.Select(layer => layer.Type).Distinct().Select((type, index) => (type, Palette.Kind(index))).ToList();
+        layers.GroupBy(layer => layer.Type).Select((type, index) => (Type: type, Colour: Palette.Kind(index)))
+            .Where(entry => entry.Type.Any(layer => layer.Layer is not null))
+            .Select(entry => (entry.Type.Key, entry.Colour)).ToList();
 }

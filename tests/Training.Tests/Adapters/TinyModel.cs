@@ -8,6 +8,13 @@ namespace TrainingService.Training.Tests.Adapters;
 /// <summary>A model of three layers, 64 wide, and one batch of three rows for it.</summary>
 internal static class TinyModel
 {
+    private static readonly Lazy<string> Root = new(() =>
+    {
+        var root = Directory.CreateTempSubdirectory("adapter-tests-").FullName;
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => Directory.Delete(root, recursive: true);
+        return root;
+    });
+
     public static string Folder(string id = "llama_untied") => SharedData.Path("golden", "models", id);
 
     /// <summary>The golden model of that name, on the CPU; one thread, so that sums have one order.</summary>
@@ -33,8 +40,8 @@ internal static class TinyModel
 
     public static Tensor Loss(CausalLm model, Tensor ids, Tensor labels) => Numbers.MeanLoss(model.Forward(ids, Positions(ids)), labels);
 
-    /// <summary>A fresh folder below the temporary one.</summary>
-    public static string NewFolder() => Directory.CreateTempSubdirectory("adapter-tests-").FullName;
+    /// <summary>A fresh folder that is gone when the tests end.</summary>
+    public static string NewFolder() => Directory.CreateDirectory(Path.Combine(Root.Value, Path.GetRandomFileName())).FullName;
 
     private static Tensor Positions(Tensor ids) => arange(ids.shape[1], ScalarType.Int64).unsqueeze(0).expand(ids.shape);
 
