@@ -1,0 +1,162 @@
+using System.Text.Json;
+using Microsoft.EntityFrameworkCore;
+using TrainingService.Domain;
+using TrainingService.Domain.Files;
+using TrainingService.Domain.Jobs;
+using TrainingService.Domain.Models;
+using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Jobs;
+using TrainingService.Training;
+using TrainingService.Training.Checkpoints;
+
+namespace TrainingService.Worker.Supervision;
+
+/// <summary>What an attempt runs on.</summary>
+/// <param name="Spec">As submitted, ids and all.</param>
+/// <param name="Local">The same with local paths.</param>
+/// <param name="ModelName">The base model as people call it.</param>
+internal sealed record PreparedJob(TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName);
+
+/// <summary>Turns the ids of a spec into local paths, and fetches what they stand for.</summary>
+internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, Domain.Artifacts.IArtifactStore store)
+{
+    private static readonly JsonSerializerOptions FilesJson = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
+
+    /// <exception cref="TrainingException">Something that the spec names is gone.</exception>
+    public async Task<PreparedJob> PrepareAsync(JobLease lease, string work, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        var job = await db.Jobs.AsNoTracking().SingleAsync(j => j.Id == lease.JobId, cancellationToken);
+        var project = await db.Projects.AsNoTracking().SingleAsync(p => p.Id == lease.ProjectId, cancellationToken);
+        var parsed = SpecJson.Parse(job.SpecJson);
+        if (parsed.Spec is not { } spec)
+        {
+            throw TrainingException.InvalidSpec(string.Join(" ", parsed.Errors.Select(e => e.Message)), parsed.Errors[0].Path);
+        }
+
+        var model = await FindModelAsync(db, lease.ProjectId, spec.Model, cancellationToken);
+        var local = spec with
+        {
+            Model = await ModelFolderAsync(model, cancellationToken),
+            Data = spec.Data with
+            {
+                Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", cancellationToken),
+                Validation = spec.Data.Validation is { } validation
+                    ? await FileAsync(db, lease.ProjectId, validation, "data.validation", cancellationToken)
+                    : null,
+            },
+            Adapter = spec.Adapter.From is { } from
+                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, cancellationToken) }
+                : spec.Adapter,
+        };
+        await RestoreCheckpointAsync(db, lease.JobId, work, cancellationToken);
+        return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name);
+    }
+
+    private static async Task<BaseModel> FindModelAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)
+    {
+        var isId = PublicId.TryParse(PublicId.Model, name, out var id);
+        return await db.Models.AsNoTracking()
+            .SingleOrDefaultAsync(m => m.ProjectId == project && (isId ? m.Id == id : m.Name == name), cancellationToken)
+            ?? throw TrainingException.InvalidSpec($"There is no base model '{name}' any more; register it again.", "model");
+    }
+
+    /// <summary>A registered folder is used where it lies; stored files come through the cache.</summary>
+    private Task<string> ModelFolderAsync(BaseModel model, CancellationToken cancellationToken) => model.Source switch
+    {
+        ModelSource.LocalPath when Directory.Exists(model.Location) => Task.FromResult(model.Location),
+        ModelSource.LocalPath => throw TrainingException.InvalidData(
+            $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
+        ModelSource.Stored => cache.FolderAsync(
+            [.. JsonSerializer.Deserialize<List<StoredModelFile>>(model.FilesJson, FilesJson)!
+                .Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+            cancellationToken),
+    };
+
+    private async Task<string> FileAsync(
+        AppDbContext db, Guid project, string name, string param, CancellationToken cancellationToken)
+    {
+        var file = PublicId.TryParse(PublicId.File, name, out var id)
+            ? await db.Files.AsNoTracking().SingleOrDefaultAsync(f => f.Id == id && f.ProjectId == project, cancellationToken)
+            : null;
+        if (file is null)
+        {
+            throw TrainingException.InvalidSpec($"There is no file '{name}' any more; upload it again.", param);
+        }
+
+        var local = LocalName(file);
+        return Path.Combine(await cache.FolderAsync([new CachedFile(local, file.StorageKey, file.Sha256)], cancellationToken), local);
+    }
+
+    /// <summary>The file's own name, since its ending tells the container; without anything that a file system could misread.</summary>
+    private static string LocalName(DataFile file)
+    {
+        var name = string.Concat(file.FileName.Select(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_')).TrimStart('.');
+        return name.Length switch { 0 => "data", > 100 => name[^100..].TrimStart('.'), _ => name };
+    }
+
+    /// <summary>The saved weights of an earlier job, by the name of its model or by its id.</summary>
+    private async Task<string> ResultFolderAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)
+    {
+        var isId = PublicId.TryParse(PublicId.Job, name, out var id);
+        var job = await db.Jobs.AsNoTracking().SingleOrDefaultAsync(
+            j => j.ProjectId == project && j.Status == JobStatus.Succeeded && (isId ? j.Id == id : j.FineTunedModel == name), cancellationToken);
+        var files = job is null
+            ? []
+            : await db.Artifacts.AsNoTracking()
+                .Where(a => a.JobId == job.Id && a.Attempt == job.Attempt && (a.Path.StartsWith("adapter/") || a.Path.StartsWith("model/")))
+                .ToListAsync(cancellationToken);
+        if (files.Count == 0)
+        {
+            throw TrainingException.InvalidSpec($"There is no fine-tuned model '{name}' any more.", "adapter.from");
+        }
+
+        return await cache.FolderAsync(
+            [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken);
+    }
+
+    /// <summary>Puts the newest checkpoint of earlier attempts where the training process looks for it.</summary>
+    private async Task RestoreCheckpointAsync(AppDbContext db, Guid job, string work, CancellationToken cancellationToken)
+    {
+        var newest = await db.Checkpoints.AsNoTracking().Where(c => c.JobId == job)
+            .OrderByDescending(c => c.Attempt).ThenByDescending(c => c.Step).FirstOrDefaultAsync(cancellationToken);
+        if (newest is null)
+        {
+            return;
+        }
+
+        var folder = CheckpointUploads.LocalFolder(work, newest.Step);
+        await using var content = await store.OpenReadAsync(newest.StoragePrefix + Manifest.FileName, null, cancellationToken)
+            ?? throw new Domain.Artifacts.ArtifactStoreException($"The checkpoint of step {newest.Step} has no manifest.");
+        Directory.CreateDirectory(folder);
+        await using (var copy = File.Create(Path.Combine(folder, Manifest.FileName)))
+        {
+            await content.CopyToAsync(copy, cancellationToken);
+        }
+
+        var manifest = JsonSerializer.Deserialize<Manifest>(
+            await File.ReadAllBytesAsync(Path.Combine(folder, Manifest.FileName), cancellationToken), SpecJson.Options)!;
+        foreach (var file in manifest.Files)
+        {
+            await cache.DownloadAsync(new CachedFile(file.Path, newest.StoragePrefix + file.Path, file.Sha256), folder, cancellationToken);
+        }
+
+        await RestoreMetricsAsync(newest.StoragePrefix, work, cancellationToken);
+    }
+
+    private async Task RestoreMetricsAsync(string prefix, string work, CancellationToken cancellationToken)
+    {
+        foreach (var name in CheckpointUploads.MetricFiles)
+        {
+            await using var content = await store.OpenReadAsync(CheckpointUploads.MetricKey(prefix, name), null, cancellationToken);
+            if (content is not null)
+            {
+                Directory.CreateDirectory(Path.Combine(work, "metrics"));
+                await using var file = File.Create(Path.Combine(work, "metrics", name));
+                await content.CopyToAsync(file, cancellationToken);
+            }
+        }
+    }
+
+    private sealed record StoredModelFile(string Path, long Bytes, string Sha256);
+}

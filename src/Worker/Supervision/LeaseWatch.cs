@@ -1,0 +1,91 @@
+using Microsoft.Extensions.Logging;
+using TrainingService.Infrastructure.Jobs;
+
+namespace TrainingService.Worker.Supervision;
+
+/// <summary>Keeps an attempt's lease, stores what its run reports, and hears what its owner wants.</summary>
+internal sealed partial class LeaseWatch(
+    JobLease lease, ReportBuffer reports, StopRequest stop, WorkerOptions options, TimeProvider clock, ILogger logger)
+{
+    private ProgressBatch? _unsent;
+
+    /// <summary>Runs until <paramref name="cancellationToken"/> fires, then stores what is left.</summary>
+    public async Task RunAsync(CancellationToken cancellationToken)
+    {
+        var lifetime = TimeSpan.FromSeconds(options.LeaseSeconds);
+        var renewed = clock.GetTimestamp();
+        var looked = clock.GetTimestamp();
+        var started = clock.GetTimestamp();
+        try
+        {
+            using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(options.FlushMilliseconds), clock);
+            while (await NextAsync(timer, cancellationToken))
+            {
+                if (options.MaxRunSeconds is { } limit && clock.GetElapsedTime(started).TotalSeconds > limit)
+                {
+                    stop.Set(StopReason.Deadline);
+                }
+
+                try
+                {
+                    await FlushAsync();
+                    if (clock.GetElapsedTime(renewed) > lifetime / 4)
+                    {
+                        var cancel = await lease.RenewAsync(lifetime, CancellationToken.None);
+                        renewed = looked = clock.GetTimestamp();
+                        StopIf(cancel);
+                    }
+                    else if (clock.GetElapsedTime(looked).TotalSeconds > options.WatchSeconds)
+                    {
+                        looked = clock.GetTimestamp();
+                        StopIf(await lease.IsCancelRequestedAsync(CancellationToken.None));
+                    }
+                }
+                catch (Exception e) when (Database.IsAway(e))
+                {
+                    // The run goes on. If another worker takes the job meanwhile, the next write will say so.
+                    Away(lease.JobId, e);
+                }
+            }
+
+            await Database.PersistAsync(FlushAsync, clock, logger);
+        }
+        catch (LeaseLostException)
+        {
+            stop.Set(StopReason.LeaseLost);
+        }
+    }
+
+    private static async Task<bool> NextAsync(PeriodicTimer timer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await timer.WaitForNextTickAsync(cancellationToken);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            return false;
+        }
+    }
+
+    private void StopIf(bool cancelRequested)
+    {
+        if (cancelRequested)
+        {
+            stop.Set(StopReason.Cancelled);
+        }
+    }
+
+    /// <summary>A batch that did not get through is sent again before anything newer.</summary>
+    private async Task FlushAsync()
+    {
+        while ((_unsent ??= reports.Take()) is { } batch)
+        {
+            await lease.ReportAsync(batch, CancellationToken.None);
+            _unsent = null;
+        }
+    }
+
+    [LoggerMessage(40, LogLevel.Warning, "Job {JobId}: the database does not answer; the training goes on")]
+    private partial void Away(Guid jobId, Exception exception);
+}

@@ -1,0 +1,128 @@
+using System.Text.Json;
+using TrainingService.Domain.Jobs;
+using TrainingService.Infrastructure.Jobs;
+using TrainingService.Training;
+
+namespace TrainingService.Worker.Supervision;
+
+/// <summary>Gathers reports between two writes: a run that takes a thousand steps a second makes four transactions of them.</summary>
+internal sealed class ReportBuffer(TimeProvider clock)
+{
+    private readonly Lock _gate = new();
+    private readonly List<EventLine> _events = [];
+    private readonly List<MetricLine> _metrics = [];
+    private StepReport? _step;
+    private string? _phase;
+
+    public void Add(Report report)
+    {
+        var now = clock.GetUtcNow();
+        lock (_gate)
+        {
+            switch (report)
+            {
+                case StepReport step:
+                    _step = step;
+                    _metrics.Add(new MetricLine(step.Step, "train", Json(MetricsOf(step)), now));
+                    break;
+                case MetricReport metric:
+                    _metrics.Add(new MetricLine(metric.Step, "eval", Json(metric.Values), now));
+                    _events.Add(EvaluationEvent(metric, now));
+                    break;
+                case PhaseReport phase:
+                    _phase = phase.Phase;
+                    _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, $"Phase: {phase.Phase}.", null, now));
+                    break;
+                case WarningReport warning:
+                    _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, warning.Message, null, now));
+                    break;
+                case CheckpointReport or DoneReport or FailedReport:
+                    break;   // these move files or end the run; the attempt sees to them
+                default:
+                    throw new ArgumentOutOfRangeException(nameof(report), report.GetType().Name, "Not a report that a worker knows.");
+            }
+        }
+    }
+
+    /// <summary>Everything since the last call; null when there was nothing.</summary>
+    public ProgressBatch? Take()
+    {
+        lock (_gate)
+        {
+            if (_step is null && _phase is null && _events.Count == 0 && _metrics.Count == 0)
+            {
+                return null;
+            }
+
+            if (_step is { } last)
+            {
+                _events.Add(StepEvent(last, clock.GetUtcNow()));
+            }
+
+            var batch = new ProgressBatch
+            {
+                Phase = _phase,
+                Step = _step?.Step,
+                TotalSteps = _step?.TotalSteps,
+                TrainedTokens = _step?.TrainedTokens,
+                Events = [.. _events],
+                Metrics = [.. _metrics],
+            };
+            _events.Clear();
+            _metrics.Clear();
+            _step = null;
+            _phase = null;
+            return batch;
+        }
+    }
+
+    /// <summary>The names of <c>metrics.jsonl</c>, so that a figure is called the same everywhere.</summary>
+    private static Dictionary<string, double?> MetricsOf(StepReport step) => new()
+    {
+        ["train/loss"] = step.Loss,
+        ["train/token_accuracy"] = step.TokenAccuracy,
+        ["learning_rate"] = step.LearningRate,
+        ["grad_norm"] = step.GradNorm,
+        ["tokens_per_second"] = step.TokensPerSecond,
+        ["tokens_seen"] = step.TokensSeen,
+        ["trained_tokens"] = step.TrainedTokens,
+        ["memory_bytes"] = step.MemoryBytes,
+        ["epoch"] = step.Epoch,
+    };
+
+    /// <summary>The newest step of a batch stands for all of it in the job's story; every step is among the metrics.</summary>
+    private static EventLine StepEvent(StepReport step, DateTimeOffset now) => new(
+        EventLevel.Info,
+        JobEvent.MetricsType,
+        FormattableString.Invariant($"Step {step.Step}/{step.TotalSteps}: training loss={step.Loss:F4}"),
+        Json(new Dictionary<string, double?>
+        {
+            ["step"] = step.Step,
+            ["total_steps"] = step.TotalSteps,
+            ["train_loss"] = step.Loss,
+            ["train_mean_token_accuracy"] = step.TokenAccuracy,
+            ["learning_rate"] = step.LearningRate,
+            ["grad_norm"] = step.GradNorm,
+            ["tokens_per_second"] = step.TokensPerSecond,
+        }),
+        now);
+
+    private static EventLine EvaluationEvent(MetricReport metric, DateTimeOffset now)
+    {
+        var data = new Dictionary<string, double?> { ["step"] = metric.Step };
+        foreach (var (name, value) in metric.Values)
+        {
+            data[name switch { "eval/loss" => "valid_loss", "eval/token_accuracy" => "valid_mean_token_accuracy", _ => name }] = value;
+        }
+
+        return new EventLine(
+            EventLevel.Info, JobEvent.MetricsType, FormattableString.Invariant($"Step {metric.Step}: evaluated"), Json(data), now);
+    }
+
+    private static string Json(IReadOnlyDictionary<string, double> values) =>
+        Json(values.ToDictionary(pair => pair.Key, pair => (double?)pair.Value));
+
+    /// <summary>JSON has no infinity; what is not a number becomes null.</summary>
+    private static string Json(Dictionary<string, double?> values) => JsonSerializer.Serialize(
+        values.ToDictionary(pair => pair.Key, pair => pair.Value is { } value && double.IsFinite(value) ? pair.Value : null));
+}

@@ -1,0 +1,45 @@
+using Microsoft.Extensions.Options;
+using TrainingService.Infrastructure;
+
+namespace TrainingService.Worker.Supervision;
+
+/// <summary>Where the worker's files lie.</summary>
+internal sealed class WorkerPaths(IOptions<WorkerOptions> worker, IOptions<ServiceOptions> service)
+{
+    private const string Program = "TrainingService.Worker.dll";
+
+    private static readonly string[] Allocators =
+    [
+        "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
+        "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4",
+        "/usr/lib64/libtcmalloc_minimal.so.4",
+    ];
+
+    /// <summary>The program that trains.</summary>
+    /// <exception cref="InvalidOperationException">It is nowhere: the installation is broken.</exception>
+    public string Executable { get; } = FindProgram(worker.Value.Executable);
+
+    /// <summary>Library to preload; null: none.</summary>
+    public string? Preload { get; } = worker.Value.Preload is { } chosen
+        ? chosen.Length == 0 ? null : chosen
+        : Allocators.FirstOrDefault(File.Exists);
+
+    public string Cache { get; } = Path.Combine(Root(worker.Value, service.Value), "cache");
+
+    /// <summary>The work folder of one attempt.</summary>
+    public string Attempt(Guid job, int attempt) => Path.Combine(Root(worker.Value, service.Value), "jobs", $"{job:N}-{attempt}");
+
+    private static string Root(WorkerOptions worker, ServiceOptions service) =>
+        Path.GetFullPath(worker.WorkFolder ?? Path.Combine(service.DataPath, "worker"));
+
+    private static string FindProgram(string? configured)
+    {
+        var home = AppContext.BaseDirectory;
+        var pivot = Path.GetFileName(Path.TrimEndingDirectorySeparator(home));
+        string[] places = configured is not null
+            ? [Path.GetFullPath(configured)]
+            : [Path.Combine(home, "worker", Program), Path.GetFullPath(Path.Combine(home, "..", "..", "Worker", pivot, Program)), Path.Combine(home, Program)];
+        return places.FirstOrDefault(File.Exists)
+            ?? throw new InvalidOperationException($"The training program is in none of {string.Join(", ", places)}; set Worker:Executable.");
+    }
+}

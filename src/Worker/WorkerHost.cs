@@ -1,0 +1,36 @@
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using TrainingService.Infrastructure;
+
+namespace TrainingService.Worker;
+
+/// <summary>The verb <c>run</c>: a worker of its own, in production.</summary>
+public static class WorkerHost
+{
+    /// <param name="args">Settings such as <c>--Worker:Concurrency=2</c>; <c>migrate</c> creates and upgrades the tables and ends.</param>
+    /// <returns>The exit code.</returns>
+    public static async Task<int> RunAsync(string[] args, CancellationToken cancellationToken = default)
+    {
+        var builder = WebApplication.CreateSlimBuilder(args);
+        builder.Services.AddTrainingServiceInfrastructure(builder.Configuration);
+        builder.Services.AddTrainingWorker(builder.Configuration);
+        var options = builder.Configuration.GetSection(WorkerOptions.Section).Get<WorkerOptions>() ?? new WorkerOptions();
+        builder.WebHost.UseUrls(options.HealthUrl);
+        await using var app = builder.Build();
+        if (args is ["migrate", ..])
+        {
+            await app.Services.GetRequiredService<DatabaseMigrator>().MigrateAsync(cancellationToken);
+            return 0;
+        }
+
+        app.MapGet("/health/live", () => TypedResults.Ok());
+        app.MapGet("/health/ready", async (AppDbContext db, CancellationToken ct) =>
+            await db.Database.CanConnectAsync(ct) ? Results.Ok() : Results.StatusCode(StatusCodes.Status503ServiceUnavailable));
+        await ((IHost)app).RunAsync(cancellationToken);
+        return 0;
+    }
+}

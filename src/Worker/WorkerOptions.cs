@@ -1,0 +1,58 @@
+using System.ComponentModel.DataAnnotations;
+
+namespace TrainingService.Worker;
+
+/// <summary>Section <c>Worker</c>: how training processes are started and watched.</summary>
+public sealed record WorkerOptions
+{
+    public const string Section = "Worker";
+
+    /// <summary>The program that trains, <c>TrainingService.Worker.dll</c> or a self-contained build of it; null: found beside the service.</summary>
+    public string? Executable { get; init; }
+
+    /// <summary>Training processes at a time: one per GPU.</summary>
+    [Range(1, 64)]
+    public int Concurrency { get; init; } = 1;
+
+    /// <summary>Folder of the attempts in work and of the cache; null: <c>worker</c> below the data folder.</summary>
+    public string? WorkFolder { get; init; }
+
+    /// <summary>Seconds after which a silent worker's job is taken away; renewed four times within.</summary>
+    [Range(2, 3600)]
+    public double LeaseSeconds { get; init; } = 60;
+
+    /// <summary>Seconds between two looks at whether the job's owner wants its end.</summary>
+    [Range(0.05, 60)]
+    public double WatchSeconds { get; init; } = 0.5;
+
+    /// <summary>Milliseconds over which reports of the training process are gathered into one transaction.</summary>
+    [Range(1, 10_000)]
+    public int FlushMilliseconds { get; init; } = 250;
+
+    /// <summary>Seconds that a training process has to obey <c>cancel</c> before it is killed.</summary>
+    [Range(0, 600)]
+    public double CancelGraceSeconds { get; init; } = 10;
+
+    /// <summary>Seconds that a training process has to save a checkpoint when the worker shuts down.</summary>
+    [Range(0, 3600)]
+    public double ShutdownGraceSeconds { get; init; } = 60;
+
+    /// <summary>Seconds that one attempt may take, set-up included; null: any time.</summary>
+    [Range(1, 1e9)]
+    public double? MaxRunSeconds { get; init; }
+
+    /// <summary>Attempts in all that a job gets when failures of the platform end them.</summary>
+    [Range(1, 100)]
+    public int MaxAttempts { get; init; } = 3;
+
+    /// <summary>Seconds before the second attempt; doubles with each further one.</summary>
+    [Range(0, 3600)]
+    public double RetrySeconds { get; init; } = 10;
+
+    /// <summary>Address of <c>/health/live</c> and <c>/health/ready</c> of a worker of its own; port 0: any free one.</summary>
+    [Required(AllowEmptyStrings = false)]
+    public string HealthUrl { get; init; } = "http://127.0.0.1:0";
+
+    /// <summary>Library to preload into training processes; null: tcmalloc where it is installed, which trains faster than glibc's malloc; empty: none.</summary>
+    public string? Preload { get; init; }
+}

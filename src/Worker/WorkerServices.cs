@@ -1,0 +1,38 @@
+using Hangfire;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using TrainingService.Infrastructure.Queue;
+using TrainingService.Worker.Supervision;
+
+namespace TrainingService.Worker;
+
+/// <summary>Registers the supervisor of training processes and the Hangfire server that wakes it.</summary>
+public static class WorkerServices
+{
+    /// <summary>Needs the services of <c>AddTrainingServiceInfrastructure</c>, registered before, so that the database is ready first.</summary>
+    public static IServiceCollection AddTrainingWorker(this IServiceCollection services, IConfiguration configuration)
+    {
+        var section = configuration.GetSection(WorkerOptions.Section);
+        services.AddOptions<WorkerOptions>().Bind(section).ValidateDataAnnotations().ValidateOnStart();
+        services.AddSingleton<WorkerPaths>();
+        services.AddSingleton<ArtifactCache>();
+        services.AddSingleton<ArtifactUploads>();
+        services.AddSingleton<JobInputs>();
+        services.AddSingleton<JobAttempt>();
+        services.AddSingleton<ITrainingJobRunner, TrainingJobRunner>();
+        var options = section.Get<WorkerOptions>() ?? new WorkerOptions();
+        var grace = TimeSpan.FromSeconds(options.ShutdownGraceSeconds + 30);
+        services.AddHangfireServer(server =>
+        {
+            server.Queues = [HangfireJobQueue.QueueName];
+            server.WorkerCount = options.Concurrency;
+            server.HeartbeatInterval = TimeSpan.FromSeconds(30);
+            server.ServerTimeout = TimeSpan.FromHours(12);
+            server.ShutdownTimeout = grace;
+            server.SchedulePollingInterval = TimeSpan.FromMinutes(1);
+        });
+        services.Configure<HostOptions>(host => host.ShutdownTimeout = grace + TimeSpan.FromSeconds(30));
+        return services;
+    }
+}
