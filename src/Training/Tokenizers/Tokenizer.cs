@@ -20,8 +20,10 @@ public abstract class Tokenizer
     /// Reads a model folder: <c>tokenizer.json</c>, else <c>tokenizer.model</c> (SentencePiece), else <c>vocab.json</c> with
     /// <c>merges.txt</c>; special tokens and template from the files beside it.
     /// </summary>
+    /// <param name="clock">What a chat template takes for the time of day; the system's clock when null.</param>
     /// <exception cref="TrainingException">No tokenizer is there, a file is broken, or it asks for a piece that is not implemented.</exception>
-    public static Tokenizer Load(string folder) => TokenizerFolder.Load(folder);
+    public static Tokenizer Load(string folder, TimeProvider? clock = null) =>
+        TokenizerFolder.Load(folder, clock ?? TimeProvider.System);
 
     /// <summary>Token ids of <paramref name="text"/>. Special tokens that stand in the text are recognised.</summary>
     /// <param name="addSpecialTokens">Whether the tokens are added that the model expects around a text (BOS, EOS), as its files say.</param>

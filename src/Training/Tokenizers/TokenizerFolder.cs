@@ -9,11 +9,11 @@ internal static class TokenizerFolder
     private const string Qwen2Pattern =
         @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-    public static Tokenizer Load(string folder)
+    public static Tokenizer Load(string folder, TimeProvider clock)
     {
         try
         {
-            using var settings = TokenizerSettings.Read(folder);
+            using var settings = TokenizerSettings.Read(folder, clock);
             if (File.Exists(Path.Combine(folder, "tokenizer.json")))
             {
                 using var document = TokenizerSettings.ReadJson(folder, "tokenizer.json")!;

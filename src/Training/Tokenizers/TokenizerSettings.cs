@@ -9,9 +9,13 @@ internal sealed class TokenizerSettings : IDisposable
     private readonly JsonDocument? _specialTokens;
     private readonly JsonDocument? _addedTokens;
     private readonly JsonDocument? _modelConfig;
+    private readonly string _folder;
+    private readonly TimeProvider _clock;
 
-    private TokenizerSettings(string folder)
+    private TokenizerSettings(string folder, TimeProvider clock)
     {
+        _folder = folder;
+        _clock = clock;
         _config = ReadJson(folder, "tokenizer_config.json");
         _specialTokens = ReadJson(folder, "special_tokens_map.json");
         _addedTokens = ReadJson(folder, "added_tokens.json");
@@ -20,7 +24,7 @@ internal sealed class TokenizerSettings : IDisposable
 
     public string? ClassName => _config is null ? null : TokenizerJson.Text(_config.RootElement, "tokenizer_class");
 
-    public static TokenizerSettings Read(string folder) => new(folder);
+    public static TokenizerSettings Read(string folder, TimeProvider clock) => new(folder, clock);
 
     /// <summary>A JSON object of the folder; null when the file is absent.</summary>
     public static JsonDocument? ReadJson(string folder, string name)
@@ -63,7 +67,7 @@ internal sealed class TokenizerSettings : IDisposable
             Before = Around("add_bos_token", "bos_token", bos) ?? pipeline.Before,
             Behind = Around("add_eos_token", "eos_token", eos) ?? pipeline.Behind,
         };
-        return new PipelineTokenizer(pipeline, bos, eos, Special("pad", pipeline, padId), null);
+        return new PipelineTokenizer(pipeline, bos, eos, Special("pad", pipeline, padId), Template(pipeline, bos, eos));
     }
 
     public void Dispose()
@@ -72,6 +76,37 @@ internal sealed class TokenizerSettings : IDisposable
         _specialTokens?.Dispose();
         _addedTokens?.Dispose();
         _modelConfig?.Dispose();
+    }
+
+    private JinjaChatTemplate? Template(TokenizerPipeline pipeline, int? bos, int? eos)
+    {
+        var (template, withTools) = ChatTemplateFile.Read(_folder, _config?.RootElement);
+        if (template is null)
+        {
+            return null;
+        }
+
+        var names = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var source in new[] { _specialTokens, _config }.OfType<JsonDocument>())
+        {
+            foreach (var member in source.RootElement.EnumerateObject().Where(member => member.Name.EndsWith("_token", StringComparison.Ordinal)))
+            {
+                if (Content(member.Value) is { } content)
+                {
+                    names[member.Name] = content;
+                }
+            }
+        }
+
+        foreach (var (name, id) in new[] { ("bos_token", bos), ("eos_token", eos) })
+        {
+            if (id is { } known && pipeline.Tokens[known] is { } token)
+            {
+                names.TryAdd(name, token);
+            }
+        }
+
+        return new JinjaChatTemplate(template, names, _clock, withTools);
     }
 
     /// <summary>What a flag puts around a text; null when the flag is not set either way.</summary>
