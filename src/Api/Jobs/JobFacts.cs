@@ -58,7 +58,7 @@ internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures
 
         var values = JsonSerializer.Deserialize<Dictionary<string, JsonElement>>(json)!;
         return new StepFigures(
-            Number(values, "train/epoch"), Number(values, "train/loss"), Number(values, "train/tokens_per_second"),
+            Number(values, "epoch"), Number(values, "train/loss"), Number(values, "tokens_per_second"),
             Remaining(job, now));
     }
 
