@@ -1,4 +1,5 @@
 using TrainingService.Training.Adapters;
+using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 
 namespace TrainingService.Training;
@@ -10,8 +11,9 @@ public static class SpecChecks
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
         List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
-        if (spec.Data.MaxLength > model.MaxPositions)
+        if (spec.Data.MaxLength > model.MaxPositions && spec.Data.MaxLength != DataConfig.DefaultMaxLength)
         {
+            // The default is nobody's choice: a run lowers it to what the model has.
             errors.Add(new(
                 "data.max_length",
                 $"data.max_length is {spec.Data.MaxLength}, more than the {model.MaxPositions} positions of the model; use at most {model.MaxPositions}.",

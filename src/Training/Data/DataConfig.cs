@@ -31,6 +31,9 @@ public enum DataFormat
 /// <summary>Which rows are trained on, and how a row becomes a token sequence.</summary>
 public sealed record DataConfig : IValidatableObject
 {
+    /// <summary>Of <see cref="MaxLength"/>; a run lowers it to the positions that the model has.</summary>
+    public const int DefaultMaxLength = 1024;
+
     [Description("Training rows: a file id (file-…), or a local file for the command line. JSONL, JSON array or CSV; .gz of each.")]
     [Required(AllowEmptyStrings = false)]
     public required string Train { get; init; }
@@ -48,7 +51,7 @@ public sealed record DataConfig : IValidatableObject
     public IReadOnlyDictionary<string, string> Columns { get; init; } = new Dictionary<string, string>();
 
     [Description("Longest sequence in tokens; longer rows are cut at the end."), Range(2, 1_048_576)]
-    public int MaxLength { get; init; } = 1024;
+    public int MaxLength { get; init; } = DefaultMaxLength;
 
     [Description("Whether several rows share one sequence. No row sees another: attention and positions start anew.")]
     public bool Packing { get; init; } = true;

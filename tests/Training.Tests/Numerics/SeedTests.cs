@@ -3,6 +3,7 @@ using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Numerics;
 
+[Collection(nameof(RandomNumbers))]
 public sealed class SeedTests
 {
     [Fact]

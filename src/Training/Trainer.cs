@@ -1,0 +1,190 @@
+using System.Diagnostics;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
+using TrainingService.Training.Optimizers;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training;
+
+/// <summary>The training loop. It knows steps, not methods: objective, adapter and optimizer do what is particular.</summary>
+public sealed class Trainer
+{
+    public required TrainingSpec Spec { get; init; }
+
+    public required CausalLm Model { get; init; }
+
+    public required Adapter Adapter { get; init; }
+
+    public required FlatParameters Parameters { get; init; }
+
+    public required Optimizer Optimizer { get; init; }
+
+    public required StepPlan Plan { get; init; }
+
+    /// <summary>Rows that are measured and not trained on; may be empty.</summary>
+    public required IReadOnlyList<Example> Validation { get; init; }
+
+    public required CheckpointStore Checkpoints { get; init; }
+
+    /// <summary>Model card of the weights at a state, for the checkpoints.</summary>
+    public required Func<CheckpointState, ModelCard> CardOf { get; init; }
+
+    public required MetricsLog Metrics { get; init; }
+
+    public required Action<Report> Report { get; init; }
+
+    public required Device Device { get; init; }
+
+    public int PadId { get; init; }
+
+    /// <summary>Called after the reports of a step, with the steps taken.</summary>
+    public Action<int> AfterStep { get; init; } = _ => { };
+
+    /// <summary>Trains from <paramref name="state"/> to the end of the schedule, or until early stopping.</summary>
+    /// <returns>The state at the end; a checkpoint of it is saved.</returns>
+    /// <exception cref="TrainingException">Loss or gradient stopped being finite.</exception>
+    /// <exception cref="RunStoppedException">The run was asked to stop; a checkpoint of the last step is saved.</exception>
+    /// <exception cref="OperationCanceledException">The run was cancelled.</exception>
+    public CheckpointState Run(CheckpointState state, RunControl control, CancellationToken ct)
+    {
+        if (state.Step == 0 && state.FirstEvaluation is null && Validation.Count > 0)
+        {
+            state = Evaluate(state, ct);
+            state = state with { FirstEvaluation = state.LastEvaluation, BestLoss = null, BestStep = null };   // the base model is no checkpoint
+        }
+
+        Report(new PhaseReport("training"));
+        Adapter.SetTraining(true);
+        while (state.Step < Plan.TotalSteps && !state.Ended)
+        {
+            ct.ThrowIfCancellationRequested();
+            state = Take(state);
+            var isLast = state.Step == Plan.TotalSteps;
+            var best = state.BestStep;
+            if (Validation.Count > 0 && (isLast || IsDue(Spec.Evaluation.EverySteps, state.Step)))
+            {
+                state = Evaluate(state, ct);
+                Report(new PhaseReport("training"));   // checkpoints belong to it too
+            }
+
+            AfterStep(state.Step);
+            if (isLast || state.Ended || state.BestStep != best || control.StopRequested || IsDue(Spec.Checkpoints.EverySteps, state.Step))
+            {
+                Save(state);
+            }
+
+            if (control.StopRequested && !isLast && !state.Ended)
+            {
+                throw new RunStoppedException(state.Step);
+            }
+        }
+
+        return state;
+    }
+
+    private CheckpointState Take(CheckpointState state)
+    {
+        var started = Stopwatch.GetTimestamp();
+        var step = state.Step + 1;
+        var rate = Spec.Optimizer.LearningRate * LearningRate.Factor(
+            Spec.Schedule.LrScheduler, state.Step, LearningRate.WarmupSteps(Spec.Schedule, Plan.TotalSteps), Plan.TotalSteps);
+        var (batches, tokens) = Plan.BatchesOf(state.Step);
+
+        Seed.Torch(Spec.Seed, step);
+        var result = TrainingStep.Backward(Model, Adapter, Spec.Objective, Parameters, batches, Device);
+        if (!double.IsFinite(result.Loss) || !double.IsFinite(result.GradNorm))
+        {
+            throw new TrainingException(FailureCode.Diverged, Divergence(step, rate, result), "optimizer.learning_rate");
+        }
+
+        if (Spec.Schedule.MaxGradNorm is { } maximum)
+        {
+            Parameters.Clip(result.GradNorm, maximum);
+        }
+
+        Optimizer.Step(rate);
+        Adapter.AfterStep(step);
+
+        var (epoch, batch) = Plan.Position(step);
+        state = state with
+        {
+            Step = step,
+            Epoch = epoch,
+            Batch = batch,
+            TokensSeen = state.TokensSeen + tokens,
+            TrainedTokens = state.TrainedTokens + result.Items,
+            Loss = result.Loss,
+        };
+        var report = new StepReport(
+            step, Plan.TotalSteps, step / (double)Plan.StepsPerEpoch, result.Loss, rate, result.GradNorm,
+            tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, state.TokensSeen, state.TrainedTokens, Environment.WorkingSet, result.TokenAccuracy);
+        Metrics.Step(report);
+        Report(report);
+        return state;
+    }
+
+    private CheckpointState Evaluate(CheckpointState state, CancellationToken ct)
+    {
+        Report(new PhaseReport("evaluating"));
+        Adapter.SetTraining(false);
+        var measured = Evaluation.Run(Model, Spec.Objective, Validation, Spec.Schedule.BatchSize, PadId, Device, ct);
+        Adapter.SetTraining(true);
+
+        if (!double.IsFinite(measured.Loss))
+        {
+            throw new TrainingException(
+                FailureCode.Diverged,
+                $"The evaluation loss is {measured.Loss} at step {state.Step}: lower optimizer.learning_rate, or use precision float32.",
+                "optimizer.learning_rate");
+        }
+
+        var values = new Dictionary<string, double> { ["eval/loss"] = measured.Loss, ["eval/token_accuracy"] = measured.TokenAccuracy };
+        Metrics.Evaluated(state.Step, measured, values);
+        Report(new MetricReport(state.Step, values));
+        var gained = measured.Loss < (state.BestLoss ?? double.PositiveInfinity);
+        var without = gained ? 0 : state.EvaluationsWithoutGain + 1;
+        return state with
+        {
+            EvaluatedAt = state.Step,
+            LastEvaluation = measured,
+            BestLoss = gained ? measured.Loss : state.BestLoss,
+            BestStep = gained ? state.Step : state.BestStep,
+            EvaluationsWithoutGain = without,
+            Ended = without >= Spec.Evaluation.EarlyStoppingPatience,
+        };
+    }
+
+    private void Save(CheckpointState state)
+    {
+        Metrics.Flush();
+        Checkpoints.Save(state, Adapter, Optimizer, CardOf(state));
+        var metrics = new Dictionary<string, double>();
+        if (state.Loss is { } loss)
+        {
+            metrics["train/loss"] = loss;
+        }
+
+        if (state.EvaluatedAt == state.Step && state.LastEvaluation is { } evaluation)
+        {
+            metrics["eval/loss"] = evaluation.Loss;
+            metrics["eval/token_accuracy"] = evaluation.TokenAccuracy;
+        }
+
+        var path = "checkpoints/" + Path.GetFileName(Checkpoints.FolderOf(state.Step));
+        Report(new CheckpointReport(state.Step, path, state.BestStep == state.Step, metrics));
+    }
+
+    /// <summary>Whether something that happens every so many steps, or else after each epoch, happens after this step.</summary>
+    private bool IsDue(int? everySteps, int step) => everySteps is { } every ? step % every == 0 : Plan.EndsEpoch(step);
+
+    private string Divergence(int step, double rate, StepResult result)
+    {
+        var what = double.IsFinite(result.Loss) ? $"gradient norm became {result.GradNorm}" : $"loss became {result.Loss}";
+        var clip = Spec.Schedule.MaxGradNorm is null ? ", set schedule.max_grad_norm to 1" : "";
+        return FormattableString.Invariant(
+            $"The {what} at step {step}, where the learning rate was {rate:G3}: lower optimizer.learning_rate (now {Spec.Optimizer.LearningRate:G3}){clip} or lengthen schedule.warmup_ratio.");
+    }
+}

@@ -1,0 +1,240 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
+using TrainingService.Training.Optimizers;
+using TrainingService.Training.Spectra;
+using TrainingService.Training.Tokenizers;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training;
+
+/// <summary>One run from spec to artifacts: reads model and rows, trains, and writes what a run leaves behind into a work folder.</summary>
+/// <remarks>
+/// <para>A work folder that holds checkpoints of the same spec and rows is gone on with: the end is the same to the bit as that of an
+/// unbroken run (on a CPU, with as many threads).</para>
+/// <para>The saved weights are those after the last step. With <c>early_stopping_patience</c> they are those of the lowest evaluation loss.</para>
+/// <para>Precision bfloat16: frozen weights and activations are bfloat16; what an adapter adds, gradients of it and the optimizer's state are
+/// float32. In full fine-tuning the weights are bfloat16 with float32 masters in the optimizer.</para>
+/// <para>A folder with <c>config.json</c> and no weights starts from random ones, by the seed, when the objective is <c>pretraining</c> and
+/// the adapter <c>full</c>.</para>
+/// </remarks>
+public static class TrainingRun
+{
+    /// <param name="spec">All its paths are local.</param>
+    /// <param name="workFolder">Created when missing.</param>
+    /// <param name="report">Called on this thread.</param>
+    /// <param name="baseModelName">The base model as its user names it, for the adapter's configuration; null: what its files say, else the folder's name.</param>
+    /// <returns>The last report, not yet reported: everything is on disk when it exists.</returns>
+    /// <exception cref="TrainingException">The run ended without a result.</exception>
+    /// <exception cref="RunStoppedException">Asked for by <paramref name="control"/>.</exception>
+    /// <exception cref="OperationCanceledException">Asked for by <paramref name="ct"/>.</exception>
+    public static DoneReport Execute(
+        TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, CancellationToken ct, string? baseModelName = null)
+    {
+        var config = HuggingFaceFolder.ReadConfig(spec.Model);
+        ThrowIfAny(SpecChecks.AgainstModel(spec, config));
+        spec = spec with { Data = spec.Data with { MaxLength = Math.Min(spec.Data.MaxLength, config.MaxPositions) } };
+        Directory.CreateDirectory(workFolder);
+        File.Delete(Path.Combine(workFolder, Manifest.FileName));   // a folder in work is not a finished artifact
+
+        report(new PhaseReport("tokenizing"));
+        var tokenizer = HasTokenizer(spec.Model) ? Tokenizer.Load(spec.Model) : null;
+        var data = DataSets.Prepare(
+            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, ct);
+        WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);
+        foreach (var warning in data.Report.Warnings)
+        {
+            report(new WarningReport(warning));
+        }
+
+        var device = cuda.is_available() ? CUDA : CPU;
+        var precision = spec.Precision == Precision.Auto ? device.type == TorchSharp.DeviceType.CUDA ? Precision.Bfloat16 : Precision.Float32 : spec.Precision;
+        var dtype = precision == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
+        using var scope = NewDisposeScope();
+        using var model = StartsFromScratch(spec)
+            ? CausalLm.Create(config, dtype, device, spec.Seed)
+            : CausalLm.Load(spec.Model, dtype, device);
+        using var adapter = spec.Adapter.Attach(model, spec.Seed);
+        using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);
+        using var optimizer = spec.Optimizer.Create(parameters);
+
+        var weights = spec.Adapter is FullConfig ? "model" : "adapter";
+        var name = baseModelName ?? NameOf(spec.Model, config);
+        var padId = PadId(tokenizer, config);
+        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
+        var checkpoints = new CheckpointStore(Path.Combine(workFolder, "checkpoints"), weights, spec.Checkpoints.Keep);
+        var start = Resume(checkpoints, IdentityOf(spec, data), report);
+        if (start.Step > 0)
+        {
+            checkpoints.Load(start, adapter, optimizer);
+        }
+
+        ModelCard CardOf(CheckpointState state) => new(name)
+        {
+            Data = $"{Path.GetFileName(spec.Data.Train)}: {data.Report.Train.UsedRows} rows, {data.Report.Train.TrainableTokens} trainable tokens",
+            Spec = spec,
+            Results = ResultsOf(state),
+        };
+        CheckpointState state;
+        using (var metrics = new MetricsLog(Path.Combine(workFolder, "metrics"), start.Step > 0 ? start.Step : null))
+        {
+            state = new Trainer
+            {
+                Spec = spec,
+                Model = model,
+                Adapter = adapter,
+                Parameters = parameters,
+                Optimizer = optimizer,
+                Plan = plan,
+                Validation = data.Validation,
+                Checkpoints = checkpoints,
+                CardOf = CardOf,
+                Metrics = metrics,
+                Report = report,
+                Device = device,
+                PadId = padId,
+                AfterStep = step => DrawSpectra(spec, adapter, workFolder, step),
+            }.Run(start, control, ct);
+        }
+
+        if (spec.Evaluation.EarlyStoppingPatience is not null && state.BestStep is { } best && best != state.Step)
+        {
+            adapter.Load(checkpoints.WeightsOf(best));
+        }
+
+        adapter.SetTraining(false);
+        report(new PhaseReport("exporting"));
+        adapter.Save(Path.Combine(workFolder, weights), CardOf(state));
+        if (adapter is FullAdapter)
+        {
+            CopyTokenizer(spec.Model, Path.Combine(workFolder, weights));
+        }
+
+        if (spec.Spectra.Enabled)
+        {
+            report(new PhaseReport("analysing"));
+            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra"), BaseOf(spec));
+        }
+
+        File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
+        Manifest.Write(workFolder);
+        return new(state.Step, state.TrainedTokens, ResultsOf(state));
+    }
+
+    /// <summary>The figures of a run, by their public names.</summary>
+    private static Dictionary<string, double> ResultsOf(CheckpointState state)
+    {
+        var results = new Dictionary<string, double>();
+        void Add(string name, double? value)
+        {
+            if (value is { } number)
+            {
+                results[name] = number;
+            }
+        }
+
+        Add("train/loss", state.Loss);
+        Add("eval/loss_before", state.FirstEvaluation?.Loss);
+        Add("eval/token_accuracy_before", state.FirstEvaluation?.TokenAccuracy);
+        Add("eval/loss", state.LastEvaluation?.Loss);
+        Add("eval/token_accuracy", state.LastEvaluation?.TokenAccuracy);
+        Add("eval/best_loss", state.BestLoss);
+        Add("eval/best_step", state.BestStep);
+        return results;
+    }
+
+    private static CheckpointState Resume(CheckpointStore checkpoints, string identity, Action<Report> report)
+    {
+        var found = checkpoints.Newest(message => report(new WarningReport(message)));
+        return found is null || found.Run == identity
+            ? found ?? new CheckpointState { Step = 0, Run = identity }
+            : throw TrainingException.InvalidSpec(
+                "The work folder holds checkpoints of another spec or of other rows; give an empty folder, or start from those weights with adapter.from.");
+    }
+
+    /// <summary>Hash of all that decides the result, but for where the files lie: another machine may go on with a run.</summary>
+    private static string IdentityOf(TrainingSpec spec, PreparedData data)
+    {
+        var places = spec with
+        {
+            Model = "",
+            Data = spec.Data with { Train = "", Validation = null },
+            Adapter = spec.Adapter with { From = spec.Adapter.From is null ? null : "" },
+            Checkpoints = new(),
+            Spectra = new(),
+        };
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        hash.AppendData(Encoding.UTF8.GetBytes(SpecJson.Serialize(places)));
+        foreach (var example in data.Train.Concat(data.Validation))
+        {
+            hash.AppendData(MemoryMarshal.AsBytes<int>(example.InputIds));
+            hash.AppendData(MemoryMarshal.AsBytes<int>(example.Labels));
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    private static void DrawSpectra(TrainingSpec spec, Adapter adapter, string workFolder, int step)
+    {
+        if (spec.Spectra.Enabled && spec.Spectra.EverySteps is { } every && step % every == 0)
+        {
+            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra", FormattableString.Invariant($"step-{step:D6}")), BaseOf(spec));
+        }
+    }
+
+    private static bool StartsFromScratch(TrainingSpec spec) =>
+        spec.Objective is PretrainingConfig && spec.Adapter is FullConfig { From: null }
+        && !Directory.EnumerateFiles(spec.Model).Any(file => Path.GetExtension(file) is ".safetensors" or ".bin" or ".pt" or ".pth");
+
+    /// <summary>Folder of the weights before training; null when they were random.</summary>
+    private static string? BaseOf(TrainingSpec spec) => StartsFromScratch(spec) ? null : spec.Model;
+
+    private static bool HasTokenizer(string folder) => TokenizerFiles(folder).Any(file => Path.GetFileName(file) is "tokenizer.json" or "tokenizer.model" or "vocab.json");
+
+    private static IEnumerable<string> TokenizerFiles(string folder) =>
+        new[]
+        {
+            "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+            "added_tokens.json", "chat_template.jinja", "generation_config.json",
+        }.Select(name => Path.Combine(folder, name)).Where(File.Exists);
+
+    private static void CopyTokenizer(string from, string to)
+    {
+        foreach (var file in TokenizerFiles(from))
+        {
+            File.Copy(file, Path.Combine(to, Path.GetFileName(file)), overwrite: true);
+        }
+    }
+
+    /// <summary>Padding is never attended to and carries no loss, so any id of the vocabulary serves.</summary>
+    private static int PadId(Tokenizer? tokenizer, ModelConfig config) =>
+        (tokenizer?.PadId ?? config.PadId) is { } id && id >= 0 && id < config.VocabularySize ? id : 0;
+
+    private static string NameOf(string folder, ModelConfig config)
+    {
+        using var document = JsonDocument.Parse(config.SourceJson);
+        return document.RootElement.TryGetProperty("_name_or_path", out var name) && name.GetString() is { Length: > 0 } text && !Path.IsPathRooted(text)
+            ? text
+            : Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder)));
+    }
+
+    private static void WriteJson<T>(string path, T value)
+    {
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        File.WriteAllText(path, JsonSerializer.Serialize(value, SpecJson.Options));
+    }
+
+    private static void ThrowIfAny(IReadOnlyList<SpecError> errors)
+    {
+        if (errors.Count > 0)
+        {
+            throw TrainingException.InvalidSpec(string.Join(" ", errors.Select(error => error.Message)), errors[0].Path);
+        }
+    }
+}

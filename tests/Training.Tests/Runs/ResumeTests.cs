@@ -1,0 +1,91 @@
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Optimizers;
+
+namespace TrainingService.Training.Tests.Runs;
+
+[Collection(nameof(RandomNumbers))]
+public sealed class ResumeTests
+{
+    [Theory]
+    [InlineData("lora", "adamw")]
+    [InlineData("lora", "sgd")]
+    [InlineData("full", "adamw")]
+    [InlineData("full-bfloat16", "adamw")]
+    public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, adapter, optimizer);
+        var file = adapter == "lora" ? "adapter/adapter_model.safetensors" : "model/model.safetensors";
+        folder.Run(spec, "unbroken");
+        var losses = folder.Losses;
+
+        var control = new RunControl();
+        var stopped = Assert.Throws<RunStoppedException>(() => folder.Run(spec, "broken", control, report =>
+        {
+            if (report is StepReport { Step: 3 })
+            {
+                control.RequestCheckpointAndStop();
+            }
+        }));
+        Assert.Equal(3, stopped.Step);
+        Assert.False(File.Exists(folder.In("broken", "manifest.json")));
+        folder.Run(spec, "broken");
+
+        Assert.Equal(losses.Skip(3), folder.Losses);
+        Assert.Equal(File.ReadAllBytes(folder.In("unbroken", file)), File.ReadAllBytes(folder.In("broken", file)));
+        Assert.Equal(Lines(folder, "unbroken"), Lines(folder, "broken"));
+    }
+
+    [Fact]
+    public void A_torn_checkpoint_is_passed_over_for_the_one_before()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, "lora", "adamw") with { Checkpoints = new() { EverySteps = 2, Keep = 2 } };
+        folder.Run(spec, "unbroken");
+        var control = new RunControl();
+        Assert.Throws<RunStoppedException>(() => folder.Run(spec, "broken", control, report =>
+        {
+            if (report is StepReport { Step: 5 })
+            {
+                control.RequestCheckpointAndStop();
+            }
+        }));
+
+        var torn = folder.In("broken", "checkpoints", "step-000005", "optimizer.safetensors");
+        File.WriteAllBytes(torn, File.ReadAllBytes(torn)[..^7]);
+        folder.Run(spec, "broken");
+
+        Assert.Contains(folder.Reports, report => report is WarningReport { Message: var message } && message.Contains("step 5"));
+        Assert.Equal(5, folder.Reports.OfType<StepReport>().First().Step);
+        Assert.Equal(
+            File.ReadAllBytes(folder.In("unbroken", "adapter", "adapter_model.safetensors")),
+            File.ReadAllBytes(folder.In("broken", "adapter", "adapter_model.safetensors")));
+    }
+
+    [Fact]
+    public void Checkpoints_of_another_spec_are_refused()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, "lora", "adamw");
+        folder.Run(spec);
+
+        var error = Assert.Throws<TrainingException>(() => folder.Run(spec with { Seed = 8 }));
+        Assert.Equal(FailureCode.InvalidSpec, error.Code);
+    }
+
+    /// <summary>Dropout, packing, accumulation and shuffling are all on, and an epoch ends within the run.</summary>
+    private static TrainingSpec Spec(RunFolder folder, string adapter, string optimizer) => new()
+    {
+        Model = SharedData.Path("golden", "models", "llama_untied"),
+        Data = new() { Train = folder.TokenRows("rows.jsonl", 24), ValidationSplit = 0.2, MaxLength = 24, Packing = true },
+        Adapter = adapter == "lora" ? new LoraConfig { Rank = 4, Dropout = 0.2 } : new FullConfig(),
+        Optimizer = optimizer == "sgd" ? new SgdConfig { LearningRate = 0.1, Momentum = 0.9 } : new AdamWConfig { LearningRate = 1e-3 },
+        Schedule = new() { MaxSteps = 8, BatchSize = 2, GradientAccumulationSteps = 2 },
+        Precision = adapter.EndsWith("bfloat16", StringComparison.Ordinal) ? Precision.Bfloat16 : Precision.Float32,
+        Evaluation = new() { EverySteps = 4 },
+        Spectra = new() { Enabled = false },
+        Seed = 7,
+    };
+
+    private static string[] Lines(RunFolder folder, string work) => File.ReadAllLines(folder.In(work, "metrics", "results.csv"));
+}
