@@ -1,1 +1,19 @@
-Console.WriteLine();
+using System.CommandLine;
+using TrainingService.Worker;
+using TrainingService.Worker.Verbs;
+
+// run is the default; migrate creates and upgrades the tables. Their arguments are settings (--Worker:Concurrency=2), not options of a verb.
+if (args is [] or ["run" or "migrate", ..] || (args[0].StartsWith("--", StringComparison.Ordinal) && args[0].Contains(':')))
+{
+    return await WorkerHost.RunAsync(args is ["run", .. var settings] ? settings : args);
+}
+
+var root = new RootCommand("Trains models: as a worker of the service (run, the default), or one run from the command line (train).")
+{
+    TrainVerb.Create(),
+    LogitsVerb.Create(),
+    GenerateVerb.Create(),
+    AnalyzeVerb.Create(),
+    ExportVerb.Create(),
+};
+return root.Parse(args).Invoke();

@@ -1,0 +1,24 @@
+using System.CommandLine;
+using TrainingService.Training.Spectra;
+
+namespace TrainingService.Worker.Verbs;
+
+/// <summary><c>analyze</c>: spectra of a model, of what an adapter changes, or of the difference between two models.</summary>
+internal static class AnalyzeVerb
+{
+    public static Command Create()
+    {
+        var against = new Option<DirectoryInfo?>("--against") { Description = "Model folder of the same shapes; its difference to --model is analysed." };
+        var output = new Option<DirectoryInfo>("--out") { Required = true, Description = "Folder for spectra.json and its drawings." };
+        var command = new Command("analyze", "Spectra of weights and of their updates.")
+        {
+            LoadedModel.ModelOption, LoadedModel.AdapterOption, against, output,
+        };
+        command.SetAction(parsed => Failures.Guard(() => SpectraWriter.Analyze(
+            parsed.GetRequiredValue(LoadedModel.ModelOption).FullName,
+            parsed.GetValue(LoadedModel.AdapterOption)?.FullName,
+            parsed.GetValue(against)?.FullName,
+            parsed.GetRequiredValue(output).FullName)));
+        return command;
+    }
+}

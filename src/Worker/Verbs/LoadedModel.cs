@@ -1,0 +1,61 @@
+using System.CommandLine;
+using TrainingService.Training;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Models;
+using static TorchSharp.torch;
+
+namespace TrainingService.Worker.Verbs;
+
+/// <summary>A base model in float32, with an adapter or without, for the verbs that use one.</summary>
+internal sealed class LoadedModel : IDisposable
+{
+    private LoadedModel(CausalLm model, Adapter? adapter) => (Model, Adapter) = (model, adapter);
+
+    public static Option<DirectoryInfo> ModelOption { get; } = new("--model")
+    {
+        Required = true,
+        Description = "Model folder in Hugging Face layout.",
+    };
+
+    public static Option<DirectoryInfo?> AdapterOption { get; } = new("--adapter") { Description = "Adapter folder in PEFT layout." };
+
+    public CausalLm Model { get; }
+
+    public Adapter? Adapter { get; }
+
+    /// <exception cref="TrainingException">A folder is missing or cannot be used.</exception>
+    public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter)
+    {
+        foreach (var (folder, option) in new[] { (model, "--model"), (adapter, "--adapter") })
+        {
+            if (folder is { Exists: false })
+            {
+                throw TrainingException.InvalidSpec($"The folder {folder} does not exist.", option);
+            }
+        }
+
+        var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU);
+        if (adapter is null)
+        {
+            return new(loaded, null);
+        }
+
+        try
+        {
+            var attached = new LoraConfig { From = adapter.FullName }.Attach(loaded, seed: 0);
+            attached.SetTraining(false);
+            return new(loaded, attached);
+        }
+        catch (TrainingException)
+        {
+            loaded.Dispose();
+            throw;
+        }
+    }
+
+    public void Dispose()
+    {
+        Adapter?.Dispose();
+        Model.Dispose();
+    }
+}
