@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Configuration.Memory;
+using Microsoft.Extensions.Options;
 using TrainingService.Api.Auth;
 using TrainingService.Api.Files;
 using TrainingService.Api.FineTuning;
@@ -9,6 +10,7 @@ using TrainingService.Api.Methods;
 using TrainingService.Api.Models;
 using TrainingService.Api.OpenApi;
 using TrainingService.Infrastructure;
+using TrainingService.Worker;
 
 namespace TrainingService.Api;
 
@@ -35,7 +37,12 @@ public static class ApiApplication
             InitialData = new Dictionary<string, string?>
             {
                 ["Logging:LogLevel:Microsoft.EntityFrameworkCore"] = "Warning",
+
+                // These two log an exception before they throw it; it is logged where nobody answers it.
+                ["Logging:LogLevel:Microsoft.EntityFrameworkCore.Update"] = "Critical",
+                ["Logging:LogLevel:Microsoft.EntityFrameworkCore.Database.Command"] = "Critical",
                 ["Logging:LogLevel:Microsoft.AspNetCore"] = "Warning",
+                ["Logging:LogLevel:TrainingService.Api.Auth"] = "Warning",
             },
         });
         var services = builder.Services;
@@ -46,6 +53,7 @@ public static class ApiApplication
 
         builder.AddKeyAuthentication();
         services.AddTrainingServiceInfrastructure(builder.Configuration);
+        AddWorker(builder);
         services.AddOptions<UploadOptions>().BindConfiguration(UploadOptions.Section).ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<ModelOptions>().BindConfiguration(ModelOptions.Section).ValidateDataAnnotations().ValidateOnStart();
         services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
@@ -53,14 +61,24 @@ public static class ApiApplication
         services.AddExceptionHandler<ErrorHandling>();
         services.AddScoped<JobSubmission>();
         services.AddScoped<ModelRegistration>();
+        services.AddScoped<FileReader>();
         services.AddHealth();
         services.AddApiDescription();
-        builder.WebHost.ConfigureKestrel((context, kestrel) =>
+        builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize =
-                (context.Configuration.GetSection(UploadOptions.Section).Get<UploadOptions>() ?? new UploadOptions()).LargestJsonBytes;
+            kestrel.Limits.MaxRequestBodySize = null;   // see BodyLimits
         });
+    }
+
+    /// <summary>On the embedded profile the supervisor runs here; in production, in any number of processes of its own.</summary>
+    private static void AddWorker(WebApplicationBuilder builder)
+    {
+        var profile = builder.Configuration.GetValue(nameof(ServiceOptions.Profile), ServiceProfile.Embedded);
+        if (profile == ServiceProfile.Embedded && builder.Configuration.GetValue("Worker:Enabled", true))
+        {
+            builder.Services.AddTrainingWorker(builder.Configuration);
+        }
     }
 
     private static void Map(WebApplication app)
@@ -68,6 +86,7 @@ public static class ApiApplication
         app.UseRequestIds();
         app.UseExceptionHandler(_ => { });
         app.UseStatusCodePages(ErrorHandling.WriteEmptyStatus);
+        app.UseBodyLimits(app.Services.GetRequiredService<IOptions<UploadOptions>>().Value.LargestJsonBytes);
         app.UseAuthentication();
         app.UseAuthorization();
         app.UseDefaultFiles();

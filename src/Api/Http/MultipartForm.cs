@@ -1,5 +1,4 @@
 using System.Text;
-using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
 
@@ -16,16 +15,7 @@ internal static class MultipartForm
     public static async Task<IReadOnlyDictionary<string, string>> ReadAsync(
         HttpContext context, long largestBody, Func<string, string, Stream, Task> onFile, CancellationToken cancellationToken)
     {
-        if (context.Features.Get<IHttpMaxRequestBodySizeFeature>() is { IsReadOnly: false } limit)
-        {
-            limit.MaxRequestBodySize = largestBody;
-        }
-
-        if (context.Request.ContentLength > largestBody)
-        {
-            throw RequestException.TooLarge(largestBody, "file");
-        }
-
+        BodyLimits.Bound(context.Request, largestBody, "file");
         var reader = new MultipartReader(BoundaryOf(context.Request), context.Request.Body);
         var fields = new Dictionary<string, string>(StringComparer.Ordinal);
         try
