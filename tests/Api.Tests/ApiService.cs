@@ -37,7 +37,7 @@ public abstract class ApiService : IAsyncLifetime
 
         await PrepareAsync();
         _app = ApiApplication.Build(
-            ["--urls=http://127.0.0.1:0", $"--DataFolder={Folder}", "--Worker:Enabled=false", "--Files:LargestFileBytes=2000000", "--Models:LargestArchiveBytes=3000000", .. Settings]);
+            ["--urls=http://127.0.0.1:0", $"--DataFolder={Folder}", "--Worker:Enabled=false", "--Logging:LogLevel:Default=Error", "--Files:LargestFileBytes=2000000", "--Models:LargestArchiveBytes=3000000", .. Settings]);
         await Services.GetRequiredService<DatabaseMigrator>().MigrateAsync(CancellationToken.None);
         await _app.StartAsync();
         var address = Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
@@ -50,6 +50,7 @@ public abstract class ApiService : IAsyncLifetime
         Http.Dispose();
         if (_app is not null)
         {
+            await _app.StopAsync();
             await _app.DisposeAsync();
         }
 

@@ -29,6 +29,8 @@ internal static class FileEndpoints
         files.MapGet("/{id}", Get).WithSummary("Read a file's facts");
         files.MapDelete("/{id}", Delete).WithSummary("Delete a file");
         files.MapGet("/{id}/content", Content).WithSummary("Download a file");
+        files.MapPost("/{id}/validate", FileChecks.Validate).WithSummary("Check every row of a data file before training on it");
+        files.MapPost("/{id}/preview", FileChecks.Preview).WithSummary("Show how the first rows become tokens, and which of them carry loss");
     }
 
     private static async Task<Results<Ok<FileResponse>, ErrorResult>> Create(

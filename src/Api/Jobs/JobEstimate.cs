@@ -1,9 +1,11 @@
 using System.ComponentModel;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
+using TrainingService.Api.Files;
 using TrainingService.Api.Http;
 using TrainingService.Infrastructure;
 using TrainingService.Training;
+using TrainingService.Training.Objectives;
 
 namespace TrainingService.Api.Jobs;
 
@@ -28,16 +30,25 @@ internal sealed record EstimateResponse(
 
 internal static class JobEstimate
 {
+    /// <summary>Larger files take longer to count than anybody waits for an estimate.</summary>
+    private const long LargestCountedBytes = 64 << 20;
+
     public static async Task<Results<Ok<EstimateResponse>, ErrorResult>> Estimate(
-        JsonElement body, Caller caller, AppDbContext db, CancellationToken cancellationToken)
+        JsonElement body, Caller caller, AppDbContext db, FileReader reader, CancellationToken cancellationToken)
     {
         var resolved = await SpecReferences.ResolveAsync(db, caller, body, cancellationToken);
-        if (resolved is not { Spec: { } spec, Config: { } config })
+        if (resolved is not { Spec: { } spec, Model: { } model, Config: { } config, Train: { } train })
         {
             return ErrorResult.Invalid([.. JobSubmission.Details(resolved.Errors, path => path)]);
         }
 
         var size = new DataSize();
+        if (train.Bytes <= LargestCountedBytes)
+        {
+            var report = await reader.ReportAsync(train, model, spec.Data, spec.Objective is PretrainingConfig, cancellationToken);
+            size = new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total);
+        }
+
         return TypedResults.Ok(EstimateResponse.From(Training.Estimate.For(spec, config, size), size));
     }
 }

@@ -13,7 +13,9 @@ namespace TrainingService.Api.Jobs;
 internal static class JobResultEndpoints
 {
     private const string SpectraPath = "spectra/spectra.json";
+    private const string LogPath = "logs/train.log";
     private const int MostMetricRows = 1_000_000;
+    private const int LongestLog = 1 << 20;
 
     public static void MapJobResults(this IEndpointRouteBuilder jobs)
     {
@@ -23,7 +25,7 @@ internal static class JobResultEndpoints
         jobs.MapGet("/{id}/artifacts", Artifacts).WithSummary("List the files that a run produced");
         jobs.MapGet("/{id}/artifacts/{**path}", Download).WithSummary("Download one of them");
         jobs.MapGet("/{id}/spectra", Spectra).WithSummary("Singular values of the adapted weights, their updates and their sums");
-        jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, with the end of the training log when it failed");
+        jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, then the last megabyte of its training log");
     }
 
     /// <summary>The same in both dialects.</summary>
@@ -93,7 +95,7 @@ internal static class JobResultEndpoints
     }
 
     private static async Task<Results<ContentHttpResult, ErrorResult>> Logs(
-        string id, Caller caller, AppDbContext db, CancellationToken cancellationToken)
+        string id, Caller caller, AppDbContext db, IArtifactStore store, CancellationToken cancellationToken)
     {
         var job = await db.Jobs.AsNoTracking().FindOwnedAsync(caller, id, cancellationToken);
         if (job is null)
@@ -104,8 +106,29 @@ internal static class JobResultEndpoints
         var lines = await db.Events.AsNoTracking().Where(line => line.JobId == job.Id && line.Type == JobEvent.MessageType)
             .OrderBy(line => line.Sequence).ToListAsync(cancellationToken);
         var story = lines.Select(line => $"{line.CreatedAt.UtcDateTime:yyyy-MM-ddTHH:mm:ss.fffZ} {Wire.Name(line.Level),-5} {line.Message}");
-        var tail = job.Failure?.LogTail is { Length: > 0 } text ? ["", "The last lines of the training process:", text] : Array.Empty<string>();
+        var log = await ReadLogAsync(db, store, job, cancellationToken) ?? job.Failure?.LogTail;
+        string[] tail = string.IsNullOrEmpty(log) ? [] : ["", "The training process:", log];
         return TypedResults.Text(string.Join('\n', [.. story, .. tail, ""]), "text/plain; charset=utf-8");
+    }
+
+    private static async Task<string?> ReadLogAsync(
+        AppDbContext db, IArtifactStore store, TrainingJob job, CancellationToken cancellationToken)
+    {
+        var file = await ArtifactsOf(db, job).SingleOrDefaultAsync(artifact => artifact.Path == LogPath, cancellationToken);
+        if (file is null || file.Bytes == 0)
+        {
+            return null;
+        }
+
+        await using var content = await store.OpenReadAsync(
+            file.StorageKey, (Math.Max(0, file.Bytes - LongestLog), file.Bytes - 1), cancellationToken);
+        if (content is null)
+        {
+            return null;
+        }
+
+        using var reader = new StreamReader(content);
+        return await reader.ReadToEndAsync(cancellationToken);
     }
 
     /// <summary>The files of the attempt that counts.</summary>

@@ -27,8 +27,10 @@ internal static class ModelQueries
             && db.Artifacts.Any(artifact => artifact.JobId == job.Id && artifact.Attempt == job.Attempt
                 && (artifact.Path.StartsWith("adapter/") || artifact.Path.StartsWith("model/"))));
 
-    /// <summary>The job that made a fine-tuned model.</summary>
+    /// <summary>The job that made a fine-tuned model, by the model's name or the job's id.</summary>
     public static Task<TrainingJob?> FindFineTunedAsync(
         this AppDbContext db, Caller caller, string name, CancellationToken cancellationToken) =>
-        db.FineTuned(caller).SingleOrDefaultAsync(job => job.FineTunedModel == name, cancellationToken);
+        PublicId.TryParse(PublicId.Job, name, out var id)
+            ? db.FineTuned(caller).SingleOrDefaultAsync(job => job.Id == id, cancellationToken)
+            : db.FineTuned(caller).SingleOrDefaultAsync(job => job.FineTunedModel == name, cancellationToken);
 }

@@ -19,7 +19,7 @@ public sealed class ProductionService : RunningService
         ["S3__Bucket"] = _name,
         ["S3__UseTls"] = "false",
         ["Worker__WorkFolder"] = Path.Combine(Folder, "work"),
-        ["ModelRoots__0"] = Repository.Root,
+        ["Models__Roots__0"] = Repository.Root,
     };
 
     protected override async Task StartProcesses()
