@@ -8,6 +8,7 @@ if (args is [] or ["run" or "migrate", ..] || (args[0].StartsWith("--", StringCo
     return await WorkerHost.RunAsync(args is ["run", .. var settings] ? settings : args);
 }
 
+OpenMp.SpinBriefly();
 var root = new RootCommand("Trains models: as a worker of the service (run, the default), or one run from the command line (train).")
 {
     TrainVerb.Create(),
