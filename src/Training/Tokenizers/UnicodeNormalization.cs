@@ -36,7 +36,7 @@ internal static class UnicodeNormalization
             foreach (var part in Decompose(rune.Value, compatibility))
             {
                 var mark = new Mark(part, Data.Value.Classes.GetValueOrDefault(part), start, end);
-                if (mark.Class == 0 && pending.Count > 0 && !(compose && MayCompose(pending, part)))
+                if (mark.Class == 0 && pending.Count > 0 && !(compose && MayCompose(part)))
                 {
                     Flush(pending, compose, builder);
                 }
@@ -49,12 +49,9 @@ internal static class UnicodeNormalization
         return builder.Build();
     }
 
-    /// <summary>A starter can compose with the one directly before it, so they stay together until it is known.</summary>
-    private static bool MayCompose(List<Mark> pending, int next) =>
-        pending[^1].Class == 0 && Compose(pending[^1].Value, next) is not null || IsHangulPart(next);
-
-    private static bool IsHangulPart(int value) =>
-        value is >= VowelBase and < VowelBase + VowelCount or > TailBase and < TailBase + TailCount;
+    /// <summary>Some starters compose with what the ones before them became, so they stay together until that is known.</summary>
+    private static bool MayCompose(int next) =>
+        next is >= VowelBase and < VowelBase + VowelCount or > TailBase and < TailBase + TailCount || Data.Value.Seconds.Contains(next);
 
     private static void Flush(List<Mark> pending, bool compose, MappedText.Builder builder)
     {
@@ -168,7 +165,7 @@ internal static class UnicodeNormalization
 
     private static Tables Read()
     {
-        var tables = new Tables([], [], [], []);
+        var tables = new Tables([], [], [], [], []);
         using var stream = typeof(UnicodeNormalization).Assembly.GetManifestResourceStream("UnicodeNormalization.txt")
             ?? throw new InvalidOperationException("The table of Unicode normalisation is not in the assembly.");
         using var reader = new StreamReader(stream);
@@ -202,6 +199,7 @@ internal static class UnicodeNormalization
             if (pair.Length == 2)
             {
                 tables.Compositions.Add((pair[0], pair[1]), value);
+                tables.Seconds.Add(pair[1]);
             }
         }
 
@@ -220,5 +218,6 @@ internal static class UnicodeNormalization
         Dictionary<int, byte> Classes,
         Dictionary<int, int[]> Canonical,
         Dictionary<int, int[]> Compatible,
-        Dictionary<(int First, int Second), int> Compositions);
+        Dictionary<(int First, int Second), int> Compositions,
+        HashSet<int> Seconds);
 }
