@@ -5,6 +5,7 @@ using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.DependencyInjection.Extensions;
+using Npgsql;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure.Data;
@@ -69,7 +70,7 @@ public static class InfrastructureServices
 
         // Both arguments: without the second one every setting stays at its default, and a long run starts a second time.
         services.AddHangfire(hangfire => Courier(hangfire).UsePostgreSqlStorage(
-            storage => storage.UseNpgsqlConnection(connection),
+            storage => storage.UseNpgsqlConnection(new NpgsqlConnectionStringBuilder(connection) { Enlist = false }.ConnectionString),
             new PostgreSqlStorageOptions
             {
                 UseSlidingInvisibilityTimeout = true,
