@@ -22,7 +22,9 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
         var written = JsonSerializer.Deserialize<Manifest>(
             await File.ReadAllBytesAsync(Path.Combine(work, Manifest.FileName), cancellationToken), SpecJson.Options)!;
         var stored = new List<ManifestFile>();
-        foreach (var file in written.Files)
+
+        // The log grows until the process has ended, after it wrote its manifest; it is added below.
+        foreach (var file in written.Files.Where(file => file.Path != LogPath))
         {
             var saved = await PutAsync(lease, work, file.Path, file.ContentType, cancellationToken);
             if (file.Path != "spec.json" && saved.Sha256 != file.Sha256)
