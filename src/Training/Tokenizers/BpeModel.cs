@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace TrainingService.Training.Tokenizers;
@@ -33,6 +34,7 @@ internal sealed class BpeModel : SubwordModel
 {
     private const int LongestRemembered = 64;
     private const int MostRemembered = 200_000;
+    private const int Gone = -1;
 
     private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> _vocabulary;
     private readonly Dictionary<long, (int Rank, int Id)> _merges;
@@ -124,48 +126,47 @@ internal sealed class BpeModel : SubwordModel
             return [new Piece(whole, 0, word.Length)];
         }
 
-        var symbols = Symbols(word);
-        var queue = new PriorityQueue<(int Left, int Id), long>();
-        for (var i = 0; i + 1 < symbols.Count; i++)
+        var symbols = CollectionsMarshal.AsSpan(Symbols(word));
+        var candidates = new List<(Candidate, long)>(symbols.Length);
+        for (var i = 0; i + 1 < symbols.Length; i++)
         {
-            Enqueue(symbols, i, queue);
+            if (TryMerge(symbols, i, out var candidate, out var priority))
+            {
+                candidates.Add((candidate, priority));
+            }
         }
 
-        while (queue.TryDequeue(out var candidate, out _))
+        var queue = new PriorityQueue<Candidate, long>(candidates);
+        while (queue.TryDequeue(out var next, out _))
         {
-            var left = symbols[candidate.Left];
-            if (left.Length < 0 || left.Next < 0)
-            {
-                continue;
-            }
-
-            var right = symbols[left.Next];
-            if (!_merges.TryGetValue(Pair(left.Id, right.Id), out var merge) || merge.Id != candidate.Id)
+            ref var left = ref symbols[next.Left];
+            if (left.Id != next.LeftId || left.Next < 0 || symbols[left.Next].Id != next.RightId)
             {
                 continue;   // one of the two has been merged with something else since
             }
 
-            symbols[left.Next] = right with { Length = -1 };
-            symbols[candidate.Left] = left with
+            ref var right = ref symbols[left.Next];
+            left.Id = next.MergedId;
+            left.Length = right.Start + right.Length - left.Start;
+            left.Next = right.Next;
+            right.Id = Gone;
+            if (left.Next >= 0)
             {
-                Id = merge.Id,
-                Length = right.Start + right.Length - left.Start,
-                Next = right.Next,
-            };
-            if (right.Next >= 0)
-            {
-                symbols[right.Next] = symbols[right.Next] with { Previous = candidate.Left };
-                Enqueue(symbols, candidate.Left, queue);
+                symbols[left.Next].Previous = next.Left;
+                if (TryMerge(symbols, next.Left, out var candidate, out var priority))
+                {
+                    queue.Enqueue(candidate, priority);
+                }
             }
 
-            if (left.Previous >= 0)
+            if (left.Previous >= 0 && TryMerge(symbols, left.Previous, out var before, out var beforePriority))
             {
-                Enqueue(symbols, left.Previous, queue);
+                queue.Enqueue(before, beforePriority);
             }
         }
 
         var result = new List<Piece>();
-        for (var i = symbols.Count == 0 ? -1 : 0; i >= 0; i = symbols[i].Next)
+        for (var i = symbols.Length == 0 ? -1 : 0; i >= 0; i = symbols[i].Next)
         {
             AddPiece(word, new Piece(symbols[i].Id, symbols[i].Start, symbols[i].Length), result);
         }
@@ -173,13 +174,14 @@ internal sealed class BpeModel : SubwordModel
         return [.. result];
     }
 
-    private void Enqueue(List<Symbol> symbols, int left, PriorityQueue<(int Left, int Id), long> queue)
+    /// <summary>The merge of a symbol with its right neighbour; lower ranks come first, and of equal ones the leftmost.</summary>
+    private bool TryMerge(ReadOnlySpan<Symbol> symbols, int left, out Candidate candidate, out long priority)
     {
-        var symbol = symbols[left];
-        if (symbol.Next >= 0 && _merges.TryGetValue(Pair(symbol.Id, symbols[symbol.Next].Id), out var merge))
-        {
-            queue.Enqueue((left, merge.Id), ((long)merge.Rank << 32) | (uint)left);
-        }
+        var (leftId, rightId) = (symbols[left].Id, symbols[symbols[left].Next].Id);
+        var found = _merges.TryGetValue(Pair(leftId, rightId), out var merge);
+        candidate = new Candidate(left, leftId, rightId, merge.Id);
+        priority = ((long)merge.Rank << 32) | (uint)left;
+        return found;
     }
 
     private List<Symbol> Symbols(ReadOnlySpan<char> word)
@@ -273,5 +275,7 @@ internal sealed class BpeModel : SubwordModel
         }
     }
 
-    private readonly record struct Symbol(int Id, int Start, int Length, int Previous, int Next);
+    private record struct Symbol(int Id, int Start, int Length, int Previous, int Next);
+
+    private readonly record struct Candidate(int Left, int LeftId, int RightId, int MergedId);
 }

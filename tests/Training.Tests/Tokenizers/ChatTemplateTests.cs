@@ -106,7 +106,7 @@ public class ChatTemplateTests
         var stopped = Assert.Throws<TrainingException>(() => template.Render(Chat, addGenerationPrompt: false));
 
         Assert.Equal(FailureCode.InvalidData, stopped.Code);
-        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 20);
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 60);   // about one on an idle machine
     }
 
     [Theory]

@@ -5,7 +5,7 @@ namespace TrainingService.Training.Tokenizers.Jinja;
 /// <summary>What one rendering may use. A template comes with a model, so its author is not trusted.</summary>
 internal sealed class JinjaBudget
 {
-    public const int MaxSteps = 5_000_000;
+    public const int MaxSteps = 1_000_000;
     public const int MaxText = 16 << 20;
     public const int MaxItems = 1_000_000;
     public const int MaxDepth = 300;

@@ -161,7 +161,7 @@ internal sealed class JinjaInterpreter
 
         for (var i = 0; i < items.Count; i++)
         {
-            _budget.Step();
+            _budget.Step(2);   // a scope and a loop variable
             var inner = new JinjaScope(scope);   // a new one each time: what a loop sets is gone in the next turn
             inner.Set("loop", new JinjaLoop(items, i));
             Assign(loop.Target, items[i], inner);
