@@ -1,6 +1,3 @@
-using System.Globalization;
-using System.Text;
-
 namespace TrainingService.Training.Tokenizers.Jinja;
 
 internal enum JinjaTokenKind
@@ -219,7 +216,8 @@ internal sealed class JinjaLexer
         }
         else if (first is '"' or '\'')
         {
-            Add(JinjaTokenKind.String, ReadString(first));
+            var text = JinjaLiterals.String(_source, ref _position) ?? throw Fail("a string is not closed, or has a broken escape");
+            Add(JinjaTokenKind.String, text);
         }
         else if (char.IsLetter(first) || first == '_')
         {
@@ -234,11 +232,11 @@ internal sealed class JinjaLexer
         }
         else
         {
-            var text = Array.Find(Operators, op => string.CompareOrdinal(_source, _position, op, 0, op.Length) == 0)
+            var sign = Array.Find(Operators, op => string.CompareOrdinal(_source, _position, op, 0, op.Length) == 0)
                 ?? throw Fail($"the character '{first}' has no meaning there");
-            Balance(open, text[0]);
-            Add(JinjaTokenKind.Operator, text);
-            _position += text.Length;
+            Balance(open, sign[0]);
+            Add(JinjaTokenKind.Operator, sign);
+            _position += sign.Length;
         }
     }
 
@@ -281,65 +279,6 @@ internal sealed class JinjaLexer
 
         Add(isFloat ? JinjaTokenKind.Float : JinjaTokenKind.Integer, _source[_position..end].Replace("_", "", StringComparison.Ordinal));
         _position = end;
-    }
-
-    private string ReadString(char quote)
-    {
-        var text = new StringBuilder();
-        for (_position++; _position < _source.Length; _position++)
-        {
-            var character = _source[_position];
-            if (character == quote)
-            {
-                _position++;
-                return text.ToString();
-            }
-
-            if (character != '\\' || _position + 1 >= _source.Length)
-            {
-                text.Append(character);
-                continue;
-            }
-
-            _position++;
-            AppendEscape(text);
-        }
-
-        throw Fail("a string is not closed");
-    }
-
-    private void AppendEscape(StringBuilder text)
-    {
-        var character = _source[_position];
-        switch (character)
-        {
-            case '\n': break;
-            case 'n': text.Append('\n'); break;
-            case 't': text.Append('\t'); break;
-            case 'r': text.Append('\r'); break;
-            case 'a': text.Append('\a'); break;
-            case 'b': text.Append('\b'); break;
-            case 'f': text.Append('\f'); break;
-            case 'v': text.Append('\v'); break;
-            case '\\' or '\'' or '"': text.Append(character); break;
-            case 'x': AppendHex(text, 2); break;
-            case 'u': AppendHex(text, 4); break;
-            case 'U': AppendHex(text, 8); break;
-            default: text.Append('\\').Append(character); break;
-        }
-    }
-
-    private void AppendHex(StringBuilder text, int digits)
-    {
-        if (_position + digits >= _source.Length
-            || !int.TryParse(_source.AsSpan(_position + 1, digits), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var value)
-            || !(Rune.IsValid(value) || value is >= 0xD800 and <= 0xDFFF))
-        {
-            throw Fail("a string has a broken escape");
-        }
-
-        text.Append(value <= 0xFFFF ? ((char)value).ToString() : new Rune(value).ToString());
-        _position += digits;
     }
 
     private void AfterTag(char sign, bool trims)
