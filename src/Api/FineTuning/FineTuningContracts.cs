@@ -58,7 +58,7 @@ internal sealed record FineTuningJobResponse(
 
     public required JsonElement Spectra { get; init; }
 
-    public static FineTuningJobResponse From(JobFacts facts, Caller caller, DateTimeOffset now)
+    public static FineTuningJobResponse From(JobFacts facts, Caller caller)
     {
         var job = facts.Job;
         var spec = Wire.Parse(job.SpecJson)!.Value;
@@ -76,8 +76,9 @@ internal sealed record FineTuningJobResponse(
                 ? new FineTuningError(failure.Code, failure.Message, failure.Param, failure.Responsibility, failure.LogTail)
                 : null,
             spec.GetProperty("seed").GetInt32(),
-            progress.SecondsRemaining is { } seconds ? Wire.UnixSeconds(now.AddSeconds(seconds)) : null,
-            [], Wire.Parse(job.MetadataJson), job.Suffix)
+            // The .NET client sleeps until this time before it asks again, and throws once it has passed; progress says how long it takes.
+            EstimatedFinish: null,
+            Integrations: [], Metadata: Wire.Parse(job.MetadataJson), UserProvidedSuffix: job.Suffix)
         {
             Phase = job.Phase,
             Progress = new FineTuningProgress(

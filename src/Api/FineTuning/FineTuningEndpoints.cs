@@ -76,8 +76,7 @@ internal static class FineTuningEndpoints
         var size = ListPage.Limit(limit, 20, 100);
         var filter = new JobFilter { After = after, Metadata = JobFilter.MetadataOf(context.Request.Query) };
         var facts = await JobFacts.ReadAsync(db, await db.PageAsync(caller, filter, size, cancellationToken), clock, cancellationToken);
-        var now = clock.GetUtcNow();
-        return TypedResults.Ok(ListPage.Of(facts, size, row => FineTuningJobResponse.From(row, caller, now), job => job.Id));
+        return TypedResults.Ok(ListPage.Of(facts, size, row => FineTuningJobResponse.From(row, caller), job => job.Id));
     }
 
     private static async Task<Results<Ok<FineTuningJobResponse>, ErrorResult>> Get(
@@ -114,5 +113,5 @@ internal static class FineTuningEndpoints
 
     private static async Task<FineTuningJobResponse> ShowAsync(
         TrainingJob job, Caller caller, AppDbContext db, TimeProvider clock, CancellationToken cancellationToken) =>
-        FineTuningJobResponse.From(await JobFacts.ReadAsync(db, job, clock, cancellationToken), caller, clock.GetUtcNow());
+        FineTuningJobResponse.From(await JobFacts.ReadAsync(db, job, clock, cancellationToken), caller);
 }
