@@ -20,6 +20,7 @@ internal static class FineTuningEndpoints
         jobs.MapPost("", Create).WithSummary("Create a fine-tuning job").TakesFineTuningJob()
             .WithDescription("OpenAI's body. hyperparameters (n_epochs, batch_size, learning_rate_multiplier; \"auto\" or a number) become "
                 + "schedule.epochs, schedule.batch_size and optimizer.learning_rate = 0.0002 × multiplier; auto is the default of the spec. "
+                + "batch_size counts rows: data.packing is false here unless it is given. "
                 + "Every part of the training spec (data, objective, adapter, optimizer, schedule, …) may stand beside, and peft takes an "
                 + "adapter in the field names of Hugging Face PEFT. A model ft:… continues a fine-tuned model.");
         jobs.MapGet("", List).WithSummary("List fine-tuning jobs, newest first")

@@ -59,6 +59,11 @@ internal sealed class FineTuningRequest
         Place("model", "model", required: true);
         Place("training_file", "data.train", required: true);
         Place("validation_file", "data.validation", required: false);
+        if (_spec["data"] is JsonObject data && !data.ContainsKey("packing"))
+        {
+            data["packing"] = false;   // in this dialect batch_size counts rows, so a sequence holds one
+        }
+
         ReadMethod();
         if (Get(_body, "hyperparameters") is { } hyperparameters)
         {
