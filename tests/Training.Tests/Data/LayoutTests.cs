@@ -1,4 +1,5 @@
 using TrainingService.Training.Data;
+using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Tests.Data;
 
@@ -72,6 +73,32 @@ public sealed class LayoutTests
         var data = file.Prepare(tokenizer: new CharacterTokenizer(template: new BracketTemplate()));
 
         Assert.Equal(expected, Show(data));
+    }
+
+    [Fact]
+    public void A_template_that_marks_generated_text_says_itself_what_carries_loss()
+    {
+        using var file = new TextFile(
+            "a.jsonl",
+            """{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]}""");
+        var template = new JinjaChatTemplate(
+            "{% for m in messages %}({{ m.role }}){% if m.role == 'assistant' %}{% generation %} {{ m.content }}{% endgeneration %}"
+            + "{% else %}{{ m.content }}{% endif %};{% endfor %}",
+            new Dictionary<string, string>(), TimeProvider.System);
+
+        Assert.Equal("(user)q;(assistant) a;(user)r;(assistant)[ b];", Show(file.Prepare(tokenizer: new CharacterTokenizer(template: template))));
+    }
+
+    [Fact]
+    public void A_template_that_hides_its_turns_is_an_error_of_the_row()
+    {
+        using var file = new TextFile("a.jsonl", """{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}""");
+        var template = new JinjaChatTemplate(
+            "{% for m in messages %}{{ loop.revindex }}{{ m.content | upper }}{% endfor %}", new Dictionary<string, string>(), TimeProvider.System);
+
+        var error = Assert.Single(file.Validate(tokenizer: new CharacterTokenizer(template: template), vocabulary: 256).Errors);
+
+        Assert.Equal((1, "messages[1]", "template_hides_turn"), (error.Row, error.Field, error.Code));
     }
 
     [Theory]

@@ -22,7 +22,7 @@ public class ChatTemplateTests
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
             + "<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\nBye.<|im_end|>\n", text);
         Assert.Equal(
-            [(1, "Hello!<|im_end|>\n"), (3, "Bye.<|im_end|>\n")],
+            [(1, "Hello!<|im_end|>"), (3, "Bye.<|im_end|>")],
             spans.Select(span => (span.MessageIndex, text.Substring(span.Start, span.Length))));
     }
 
@@ -38,9 +38,22 @@ public class ChatTemplateTests
     }
 
     [Fact]
-    public void A_template_that_rewrites_earlier_turns_is_refused_where_spans_are_needed()
+    public void A_template_that_thinks_in_the_last_turn_only_still_ends_every_turn()
     {
-        var template = Template("{% for m in messages %}{{ loop.revindex }}{{ m.content }}{% endfor %}");
+        var (text, spans) = Template(
+            "{% for m in messages %}{{ '<' ~ m.role[0] ~ '>' }}{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
+            + "{{ m.content ~ '</s>\n' }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}").RenderWithSpans(Chat);
+
+        Assert.Equal("<u>Hi</s>\n<a>Hello!</s>\n<u>And?</s>\n<a><think></think>Bye.</s>\n", text);
+        Assert.Equal(
+            [(1, "Hello!</s>"), (3, "<think></think>Bye.</s>")],
+            spans.Select(span => (span.MessageIndex, text.Substring(span.Start, span.Length))));
+    }
+
+    [Fact]
+    public void A_template_that_hides_where_a_turn_begins_is_refused_where_spans_are_needed()
+    {
+        var template = Template("{% for m in messages %}{{ loop.revindex }}{{ m.content | upper }}{% endfor %}");
 
         var refused = Assert.Throws<TrainingException>(() => template.RenderWithSpans(Chat));
 
