@@ -39,7 +39,12 @@ internal sealed class WorkerPaths(IOptions<WorkerOptions> worker, IOptions<Servi
         string[] places = configured is not null
             ? [Path.GetFullPath(configured)]
             : [Path.Combine(home, "worker", Program), Path.GetFullPath(Path.Combine(home, "..", "..", "Worker", pivot, Program)), Path.Combine(home, Program)];
-        return places.FirstOrDefault(File.Exists)
+        var program = places.FirstOrDefault(File.Exists)
             ?? throw new InvalidOperationException($"The training program is in none of {string.Join(", ", places)}; set Worker:Executable.");
+
+        // A self-contained folder brings its own runtime, which only its own starter uses; the machine may have no dotnet.
+        var starter = Path.ChangeExtension(program, OperatingSystem.IsWindows() ? ".exe" : null);
+        var runtime = Path.Combine(Path.GetDirectoryName(program)!, OperatingSystem.IsWindows() ? "coreclr.dll" : "libcoreclr.so");
+        return File.Exists(runtime) && File.Exists(starter) ? starter : program;
     }
 }
