@@ -14,11 +14,14 @@ internal static class AnalyzeVerb
         {
             LoadedModel.ModelOption, LoadedModel.AdapterOption, against, output,
         };
-        command.SetAction(parsed => Failures.Guard(() => SpectraWriter.Analyze(
-            parsed.GetRequiredValue(LoadedModel.ModelOption).FullName,
-            parsed.GetValue(LoadedModel.AdapterOption)?.FullName,
-            parsed.GetValue(against)?.FullName,
-            parsed.GetRequiredValue(output).FullName)));
+        command.SetAction(parsed => Failures.Guard(() =>
+        {
+            var model = parsed.GetRequiredValue(LoadedModel.ModelOption);
+            var adapter = parsed.GetValue(LoadedModel.AdapterOption);
+            var other = parsed.GetValue(against);
+            LoadedModel.CheckFolders(("--model", model), ("--adapter", adapter), ("--against", other));
+            SpectraWriter.Analyze(model.FullName, adapter?.FullName, other?.FullName, parsed.GetRequiredValue(output).FullName);
+        }));
         return command;
     }
 }

@@ -16,10 +16,13 @@ internal static class ExportVerb
         var command = new Command("export", "A verified export of an adapter.") { LoadedModel.ModelOption, adapter, format, output };
         command.SetAction(parsed => Failures.Guard(() =>
         {
-            var model = parsed.GetRequiredValue(LoadedModel.ModelOption).FullName;
-            var from = parsed.GetRequiredValue(adapter).FullName;
+            var model = parsed.GetRequiredValue(LoadedModel.ModelOption);
+            var from = parsed.GetRequiredValue(adapter);
             var to = parsed.GetRequiredValue(output).FullName;
-            var report = parsed.GetRequiredValue(format) == "merged" ? Exporter.Merged(model, from, to) : Exporter.Peft(model, from, to);
+            LoadedModel.CheckFolders(("--model", model), ("--adapter", from));
+            var report = parsed.GetRequiredValue(format) == "merged"
+                ? Exporter.Merged(model.FullName, from.FullName, to)
+                : Exporter.Peft(model.FullName, from.FullName, to);
             Console.Error.WriteLine(string.Create(
                 CultureInfo.InvariantCulture, $"{to}: logits differ by {report.RelativeError:E1} (allowed {report.Bound:E1}), relative L2"));
         }));

@@ -32,15 +32,17 @@ internal static class GenerateVerb
 
     private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, FileInfo promptsFile, FileInfo output, int longest)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        using var loaded = LoadedModel.Open(modelFolder, adapterFolder);
+        LoadedModel.CheckFolders(("--model", modelFolder), ("--adapter", adapterFolder));
         var tokenizer = Tokenizer.Load(modelFolder.FullName);
         var prompts = File.ReadLines(promptsFile.FullName)
             .Select((line, index) => (Line: line, Row: index + 1))
             .Where(row => !string.IsNullOrWhiteSpace(row.Line))
             .Select(row => Encode(row.Line, $"{promptsFile.Name}:{row.Row}", tokenizer))
             .ToArray();
+
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        using var loaded = LoadedModel.Open(modelFolder, adapterFolder);
         var stops = new HashSet<int>(loaded.Model.Config.EosIds);
         if (tokenizer.EosId is { } eos)
         {

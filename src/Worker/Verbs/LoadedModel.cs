@@ -23,17 +23,22 @@ internal sealed class LoadedModel : IDisposable
 
     public Adapter? Adapter { get; }
 
-    /// <exception cref="TrainingException">A folder is missing or cannot be used.</exception>
-    public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter)
+    /// <summary>Refuses folders that do not exist, by the option that names them; before libtorch takes its second to load.</summary>
+    /// <exception cref="TrainingException">One does not exist.</exception>
+    public static void CheckFolders(params ReadOnlySpan<(string Option, DirectoryInfo? Folder)> folders)
     {
-        foreach (var (folder, option) in new[] { (model, "--model"), (adapter, "--adapter") })
+        foreach (var (option, folder) in folders)
         {
             if (folder is { Exists: false })
             {
                 throw TrainingException.InvalidSpec($"The folder {folder} does not exist.", option);
             }
         }
+    }
 
+    /// <exception cref="TrainingException">A folder cannot be used.</exception>
+    public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter)
+    {
         var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU);
         if (adapter is null)
         {

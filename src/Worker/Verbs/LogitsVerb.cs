@@ -25,6 +25,7 @@ internal static class LogitsVerb
 
     private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, FileInfo tokensFile, FileInfo output)
     {
+        LoadedModel.CheckFolders(("--model", modelFolder), ("--adapter", adapterFolder));
         var rows = Read(tokensFile);
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();

@@ -1,16 +1,11 @@
-using System.Diagnostics;
 using System.Text.Json;
 using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Training.Tests.Runs;
 
-/// <summary>The verbs as a supervisor, or a person, meets them: a process with files, lines and an exit code.</summary>
+/// <summary>The verb <c>train</c> as a supervisor, or a person, meets it: a process with files, lines and an exit code.</summary>
 public sealed class TrainVerbTests
 {
-    private static readonly string Worker = Path.GetFullPath(Path.Combine(
-        AppContext.BaseDirectory, "..", "..", "Worker", Path.GetFileName(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory)),
-        "TrainingService.Worker.dll"));
-
     [Fact]
     public void A_good_spec_ends_in_a_done_line_and_exit_code_zero()
     {
@@ -99,34 +94,6 @@ public sealed class TrainVerbTests
         Assert.False(File.Exists(folder.In("work", "manifest.json")));
     }
 
-    [Fact]
-    public void Logits_are_written_for_a_batch_of_tokens()
-    {
-        using var folder = new RunFolder();
-        File.WriteAllText(folder.In("tokens.json"), "[[1, 5, 9], [2, 6, 10]]");
-        var (exit, _, errors) = Run(["logits", "--model", Model, "--tokens", folder.In("tokens.json"), "--out", folder.In("logits.safetensors")]);
-
-        Assert.True(exit == 0, errors);
-        using var file = SafeTensorsFile.Open(folder.In("logits.safetensors"));
-        Assert.Equal([2, 3, 256], file.Entries["logits"].Shape);
-        Assert.Equal(SafeTensorType.F32, file.Entries["logits"].DType);
-    }
-
-    [Theory]
-    [InlineData("[[1, 2], [3]]")]
-    [InlineData("[[1, 999]]")]
-    [InlineData("{")]
-    public void Tokens_that_are_no_batch_are_refused_in_one_line(string tokens)
-    {
-        using var folder = new RunFolder();
-        File.WriteAllText(folder.In("tokens.json"), tokens);
-        var (exit, _, errors) = Run(["logits", "--model", Model, "--tokens", folder.In("tokens.json"), "--out", folder.In("logits.safetensors")]);
-
-        Assert.Equal(1, exit);
-        Assert.Contains("error: tokens.json: ", errors);
-        Assert.DoesNotContain("   at ", errors);
-    }
-
     private static string Model => SharedData.Path("golden", "models", "llama_untied");
 
     private static Dictionary<string, object> Spec(RunFolder folder) => new()
@@ -143,42 +110,6 @@ public sealed class TrainVerbTests
     {
         File.WriteAllText(folder.In("spec.json"), JsonSerializer.Serialize(spec));
         string[] arguments = ["train", "--spec", folder.In("spec.json"), "--work", folder.In("work")];
-        return Run(command is null ? arguments : [.. arguments, "--supervised"], command, afterStep);
-    }
-
-    private static (int Exit, string[] Lines, string Errors) Run(string[] arguments, string? command = null, int afterStep = 0)
-    {
-        var start = new ProcessStartInfo("dotnet", [Worker, .. arguments])
-        {
-            RedirectStandardInput = true,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        start.Environment["OMP_NUM_THREADS"] = "1";
-        using var process = Process.Start(start)!;
-        var errors = new System.Text.StringBuilder();
-        process.ErrorDataReceived += (_, line) => errors.AppendLine(line.Data);
-        process.BeginErrorReadLine();
-        var lines = new List<string>();
-        while (process.StandardOutput.ReadLine() is { } line)
-        {
-            lines.Add(line);
-            if (command is not null && line.Contains($"\"type\":\"step\",\"step\":{afterStep},", StringComparison.Ordinal))
-            {
-                if (command.Length > 0)
-                {
-                    process.StandardInput.WriteLine(command);
-                    process.StandardInput.Flush();
-                }
-                else
-                {
-                    process.StandardInput.Close();
-                }
-            }
-        }
-
-        Assert.True(process.WaitForExit(TimeSpan.FromSeconds(60)));
-        process.WaitForExit();   // until standard error is read to its end
-        return (process.ExitCode, [.. lines], errors.ToString());
+        return WorkerProcess.Run(command is null ? arguments : [.. arguments, "--supervised"], command, afterStep);
     }
 }
