@@ -45,9 +45,10 @@ public static class TrainingRun
 
         report(new PhaseReport("tokenizing"));
         var tokenizer = HasTokenizer(spec.Model) ? Tokenizer.Load(spec.Model) : null;
-        var data = DataSets.Prepare(
+        var data = DataSets.Inspect(
             spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, ct);
-        WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);
+        WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
+        data.Report.ThrowIfUnusable();
         foreach (var warning in data.Report.Warnings)
         {
             report(new WarningReport(warning));

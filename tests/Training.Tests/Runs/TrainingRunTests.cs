@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
@@ -30,6 +31,20 @@ public sealed class TrainingRunTests
         Assert.Equal(6, done.Steps);
         Assert.True(done.Metrics["eval/loss"] < done.Metrics["eval/loss_before"]);
         Assert.Equal(Spec(folder), SpecJson.Parse(File.ReadAllText(folder.In("work", "spec.json"))).Spec, new SpecComparer());
+    }
+
+    [Fact]
+    public void Rows_that_cannot_be_used_leave_the_report_that_names_them()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder);
+        File.AppendAllText(folder.In("rows.jsonl"), "{\"input_ids\": [1, 2\n{\"input_ids\": [1, 999]}\n");
+        var error = Assert.Throws<TrainingException>(() => folder.Run(spec));
+
+        Assert.Equal("data.train:21", error.Param);
+        var report = JsonSerializer.Deserialize<DataReport>(File.ReadAllBytes(folder.In("work", "data", "report.json")), SpecJson.Options)!;
+        Assert.Equal([21, 22], report.Errors.Select(row => row.Row));
+        Assert.False(File.Exists(folder.In("work", "manifest.json")));
     }
 
     [Fact]
