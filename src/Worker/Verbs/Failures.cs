@@ -6,7 +6,8 @@ namespace TrainingService.Worker.Verbs;
 internal static class Failures
 {
     // How libtorch, the CUDA driver and the C++ runtime say it; no exception type of their own reaches .NET.
-    private static readonly string[] OutOfMemoryWords = ["out of memory", "not enough memory", "std::bad_alloc", "can't allocate memory"];
+    private static readonly string[] OutOfMemoryWords =
+        ["out of memory", "not enough memory", "std::bad_alloc", "can't allocate memory", "STATUS_ALLOC_FAILED"];
 
     /// <summary>What a run's end is called in its <c>failed</c> report.</summary>
     public static FailedReport Describe(Exception error) => error switch
@@ -42,5 +43,6 @@ internal static class Failures
     }
 
     private static bool IsOutOfMemory(Exception error) =>
-        error is OutOfMemoryException || OutOfMemoryWords.Any(words => error.Message.Contains(words, StringComparison.OrdinalIgnoreCase));
+        error is OutOfMemoryException || OutOfMemoryWords.Any(words => error.Message.Contains(words, StringComparison.OrdinalIgnoreCase))
+        || (error.InnerException is { } inner && IsOutOfMemory(inner));
 }
