@@ -44,7 +44,7 @@ public static class TrainingRun
         File.Delete(Path.Combine(workFolder, Manifest.FileName));   // a folder in work is not a finished artifact
 
         report(new PhaseReport("tokenizing"));
-        var tokenizer = HasTokenizer(spec.Model) ? Tokenizer.Load(spec.Model) : null;
+        var tokenizer = Tokenizer.IsIn(spec.Model) ? Tokenizer.Load(spec.Model) : null;
         var data = DataSets.Inspect(
             spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, ct);
         WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
@@ -195,8 +195,6 @@ public static class TrainingRun
 
     /// <summary>Folder of the weights before training; null when they were random.</summary>
     private static string? BaseOf(TrainingSpec spec) => StartsFromScratch(spec) ? null : spec.Model;
-
-    private static bool HasTokenizer(string folder) => TokenizerFiles(folder).Any(file => Path.GetFileName(file) is "tokenizer.json" or "tokenizer.model" or "vocab.json");
 
     private static IEnumerable<string> TokenizerFiles(string folder) =>
         new[]

@@ -56,7 +56,9 @@ public static class DataSets
         return ReportBuilder.Build(settings, reader, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
     }
 
-    private static void CheckVocabularies(Tokenizer? tokenizer, int modelVocabulary)
+    /// <summary>A tokenizer may have fewer ids than the model, which pads its embedding, but not more.</summary>
+    /// <exception cref="TrainingException">It has more.</exception>
+    public static void CheckVocabularies(Tokenizer? tokenizer, int modelVocabulary)
     {
         if (tokenizer?.VocabularySize > modelVocabulary)
         {

@@ -33,10 +33,13 @@ internal static class CheckpointNames
             .Where(name => !wanted.Contains(name) && !IsBuffer(name) && !(config.TiesHead && name == HeadName)).ToArray();
         if (missing.Length + surplus.Length > 0)
         {
-            throw Bad(
-                $"does not match config.json ({config.Architecture}, {config.LayerCount} layers): "
-                + string.Join(", ", new[] { List("missing", missing), List("surplus", surplus) }.Where(part => part.Length > 0)),
-                missing.Contains(HeadName) ? "set tie_word_embeddings to true if the head is the embedding" : "take config.json and weights from one model");
+            throw TrainingException.InvalidData(
+                $"The checkpoint does not match config.json ({config.Architecture}, {config.LayerCount} layers): "
+                + string.Join(", ", new[] { List("missing", missing), List("surplus", surplus) }.Where(part => part.Length > 0))
+                + (missing.Contains(HeadName)
+                    ? "; set tie_word_embeddings to true if the head is the embedding."
+                    : "; take config.json and weights from one model."),
+                missing.Concat(surplus).First());
         }
 
         foreach (var weight in config.Weights)
@@ -45,8 +48,6 @@ internal static class CheckpointNames
         }
 
         return names;
-
-        TrainingException Bad(string what, string remedy) => TrainingException.InvalidData($"The checkpoint {what}; {remedy}.", "model");
     }
 
     private static void CheckEntry(WeightShape weight, SafeTensorEntry entry)

@@ -13,6 +13,7 @@ public static class HuggingFaceFolder
     private const string Single = "model.safetensors";
     private const string Index = "model.safetensors.index.json";
     private const long LargestShardBytes = 5_000_000_000;
+    private const long LargestConfigBytes = 4 << 20;
 
     /// <summary>What belongs to a model beside its weights and its configuration.</summary>
     private static readonly string[] CompanionFiles =
@@ -41,11 +42,16 @@ public static class HuggingFaceFolder
     /// <exception cref="TrainingException">It is missing, not valid, or asks for what is not implemented.</exception>
     public static ModelConfig ReadConfig(string folder)
     {
-        var path = Path.Combine(folder, "config.json");
-        return File.Exists(path)
-            ? ModelConfig.Parse(File.ReadAllText(path))
+        var file = new FileInfo(Path.Combine(folder, "config.json"));
+        if (!file.Exists)
+        {
+            throw WithoutConfig(folder);
+        }
+
+        return file.Length <= LargestConfigBytes
+            ? ModelConfig.Parse(File.ReadAllText(file.FullName))
             : throw TrainingException.InvalidData(
-                $"{Path.GetFileName(Path.TrimEndingDirectorySeparator(folder))} has no config.json; give a folder in Hugging Face layout.",
+                $"config.json has {file.Length} bytes, more than the {LargestConfigBytes} that are read; take it from the model's own folder again.",
                 "config.json");
     }
 
@@ -87,6 +93,26 @@ public static class HuggingFaceFolder
         {
             WriteText(folder, Index, IndexJson(shards, names));
         }
+    }
+
+    private static TrainingException WithoutConfig(string folder)
+    {
+        if (!Directory.Exists(folder))
+        {
+            return TrainingException.InvalidSpec(
+                $"There is no model folder '{Path.GetFileName(Path.TrimEndingDirectorySeparator(folder))}'; give the folder that holds config.json "
+                + $"and {Single}.", "model");
+        }
+
+        if (!File.Exists(Path.Combine(folder, PeftConfig.FileName)))
+        {
+            return TrainingException.InvalidData("The model folder has no config.json; give a folder in Hugging Face layout.", "config.json");
+        }
+
+        var baseModel = PeftFolder.Open(folder).BaseModel;
+        return TrainingException.InvalidData(
+            $"The folder holds an adapter, not a base model; give the model that it was trained on{(baseModel is null ? "" : $" ('{baseModel}')")}, "
+            + "and name the adapter in adapter.from.", PeftConfig.FileName);
     }
 
     private static void CopyCompanions(string from, string folder)

@@ -16,6 +16,10 @@ public abstract class Tokenizer
     /// <summary>Template that renders a conversation; null when the model has none.</summary>
     public abstract ChatTemplate? ChatTemplate { get; }
 
+    /// <summary>Whether a model folder holds a tokenizer at all; without one a model trains on tokenised rows only.</summary>
+    public static bool IsIn(string folder) =>
+        new[] { "tokenizer.json", "tokenizer.model", "vocab.json" }.Any(name => File.Exists(Path.Combine(folder, name)));
+
     /// <summary>
     /// Reads a model folder: <c>tokenizer.json</c>, else <c>tokenizer.model</c> (SentencePiece), else <c>vocab.json</c> with
     /// <c>merges.txt</c>; special tokens and template from the files beside it.
