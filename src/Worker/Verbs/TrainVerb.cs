@@ -14,6 +14,8 @@ namespace TrainingService.Worker.Verbs;
 /// </remarks>
 internal static class TrainVerb
 {
+    private const long LargestSpecBytes = 4 << 20;
+
     private static readonly JsonSerializerOptions Line = new(SpecJson.Options) { WriteIndented = false };
 
     public static Command Create()
@@ -98,6 +100,15 @@ internal static class TrainVerb
     /// <summary>The spec; null after everything that is wrong with it was said.</summary>
     private static TrainingSpec? Read(FileInfo file, Action<Report> send)
     {
+        if (!file.Exists || file.Length > LargestSpecBytes)
+        {
+            throw TrainingException.InvalidSpec(
+                file.Exists
+                    ? $"{file.Name} has {file.Length} bytes, and a spec may have {LargestSpecBytes}; give a training spec, not the rows."
+                    : $"There is no spec file '{file.FullName}'; give the path of a JSON file.",
+                "--spec");
+        }
+
         var result = SpecJson.Parse(File.ReadAllText(file.FullName));
         foreach (var error in result.Errors)
         {
