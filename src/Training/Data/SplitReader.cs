@@ -1,9 +1,9 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
-using TrainingService.Training.Data.Tokenizing;
 using TrainingService.Training.Data.Layouts;
 using TrainingService.Training.Data.Rows;
+using TrainingService.Training.Data.Tokenizing;
 using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Data;
