@@ -21,7 +21,7 @@ using System.Text.RegularExpressions;
 const int CorpusRows = 24_000;
 const int TrainRows = 1_600;
 const int ValidationRows = 200;
-const int VocabularySize = 512;
+const int VocabularySize = 400;   // small, so that names and colors are several tokens and copying them is learned early
 
 var folder = args is [var path] ? path : throw new ArgumentException("usage: dotnet run samples/generate.cs -- FOLDER");
 Directory.CreateDirectory(Path.Combine(folder, "base"));
@@ -134,6 +134,11 @@ internal static class Corpus
     {
         var order = Order.Draw(random);
         var text = new StringBuilder("Message: ").Append(order.Message(random)).Append('\n');
+        if (random.Below(2) == 0)
+        {
+            text.Append("In other words: ").Append(order.Message(random)).Append('\n');
+        }
+
         foreach (var question in random.Shuffle([0, 1, 2, 3, 4, 5]))
         {
             text.Append(Ask(question, order, random)).Append('\n');

@@ -32,7 +32,7 @@ public sealed class SwaggerUITests(EmbeddedService service) : IClassFixture<Embe
 
         if (Environment.GetEnvironmentVariable("UPDATE_SCREENSHOTS") == "1")
         {
-            await page.ScreenshotAsync(new PageScreenshotOptions { Path = Path.Combine(Repository.Root, "docs", "swagger.png") });
+            await operation.ScreenshotAsync(new LocatorScreenshotOptions { Path = Path.Combine(Repository.Root, "docs", "swagger.png") });
         }
 
         Assert.Equal("succeeded", (string)(await service.WaitForEnd((string)newest["id"]!))["status"]!);
