@@ -30,8 +30,9 @@ fi
 if [ -z "${TRAINING_TEST_POSTGRES:-}" ] && [ "${projects[*]}" != Training.Tests ] && [ "${projects[*]}" != Domain.Tests ]; then
   say "starting PostgreSQL and an S3 server"
   services=$(mktemp -d)
+  chmod 755 "$services"   # Postgres runs as another user and must reach its folder
   trap 'scripts/test-services.sh stop "$services"' EXIT
-  variables=$(scripts/test-services.sh start "$services/servers")
+  variables=$(scripts/test-services.sh start "$services")
   eval "$variables"
 fi
 
