@@ -14,7 +14,7 @@ mkdir -p "$output"
 # "record||sentence" → {"prompt": …, "completion": …}
 rows() { awk -F'[|][|]' '{ gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); printf "{\"prompt\": \"%s\\n\", \"completion\": \"%s\"}\n", $1, $2 }' "$1"; }
 rows "$shared/instruct/e2e/valid.txt" > "$output/train.jsonl"
-rows "$shared/instruct/e2e/test.txt" | awk 'NR % 4 == 1' | head -n 1000 > "$output/heldout.jsonl"
+rows "$shared/instruct/e2e/test.txt" | awk 'NR % 4 == 1 && kept++ < 1000' > "$output/heldout.jsonl"
 
 cat > "$output/spec.json" <<JSON
 {

@@ -111,6 +111,7 @@ public static class TrainingRun
 
         adapter.SetTraining(false);
         report(new PhaseReport("exporting"));
+        LossCurve.Write(Path.Combine(workFolder, "metrics"));
         adapter.Save(Path.Combine(workFolder, weights), CardOf(state));
         if (adapter is FullAdapter)
         {

@@ -6,6 +6,7 @@ using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Adapters;
 
+[Collection(nameof(RandomNumbers))]
 public class LoraTests
 {
     private static readonly ModelCard Card = new("base");

@@ -21,7 +21,7 @@ public sealed class TrainingRunTests
         string[] files =
         [
             "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/README.md", "metrics/metrics.jsonl",
-            "metrics/results.csv", "spectra/spectra.json", "data/report.json", "spec.json",
+            "metrics/results.csv", "metrics/loss.svg", "spectra/spectra.json", "data/report.json", "spec.json",
         ];
         var manifest = JsonSerializer.Deserialize<Manifest>(File.ReadAllBytes(folder.In("work", "manifest.json")), SpecJson.Options)!;
         Assert.Empty(files.Except(manifest.Files.Select(file => file.Path)));
