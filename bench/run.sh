@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/service.sh
 
 folder=$(mktemp -d)
-url=http://127.0.0.1:${TRAINING_BENCH_PORT:-5089}
+url=${TRAINING_URL:-http://127.0.0.1:5089}
 start_service "$folder" "$url"
 dotnet run bench/submit-to-first-step.cs -- "$url"
 rm -rf "$folder"

@@ -6,6 +6,12 @@ start_service() { # folder url
   command -v dotnet >/dev/null || { echo "error: the .NET 10 SDK is missing: https://dotnet.microsoft.com/download/dotnet/10.0" >&2; return 1; }
   export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
   mkdir -p "$folder"
+  local port=${url##*:}
+  port=${port%/}
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo "error: something listens on port $port already; end it, or choose another with TRAINING_URL=http://127.0.0.1:PORT" >&2
+    return 1
+  fi
 
   echo "Building …"
   dotnet build src/Api -c Release -v quiet --nologo -clp:ErrorsOnly
@@ -16,10 +22,9 @@ start_service() { # folder url
   service=$!
   trap 'kill $service 2>/dev/null || true; wait $service 2>/dev/null || true' EXIT
 
-  local port=${url##*:}
   for _ in $(seq 150); do
     kill -0 $service 2>/dev/null || { echo "error: the service did not start:" >&2; tail -n 20 "$folder/service.log" >&2; return 1; }
-    (exec 3<>"/dev/tcp/127.0.0.1/${port%/}") 2>/dev/null && return 0
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return 0
     sleep 0.2
   done
   echo "error: the service did not answer within 30 s; its log is $folder/service.log" >&2

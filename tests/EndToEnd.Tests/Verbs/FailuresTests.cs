@@ -43,7 +43,7 @@ public sealed class FailuresTests
     [Fact]
     public void A_full_disk_and_a_wrong_spec_keep_their_own_codes()
     {
-        Assert.Equal(FailureCode.Storage, Failures.Describe(new IOException("No space left on device : '/work/adapter'")).Code);
+        Assert.Equal(FailureCode.Storage, Failures.Describe(new IOException("No space left on device : '/data/adapter'")).Code);
         var spec = Failures.Describe(TrainingException.InvalidSpec("rank 0 is too small; give 1 or more.", "adapter.rank"));
         Assert.Equal((FailureCode.InvalidSpec, "adapter.rank"), (spec.Code, spec.Param));
     }
