@@ -28,7 +28,7 @@ cat > "$output/spec.json" <<JSON
   "seed": 42
 }
 JSON
-dotnet build src/Worker -c Release -v quiet --nologo -clp:ErrorsOnly
+dotnet build src/Worker -c Release -v quiet --nologo "-clp:ErrorsOnly;NoSummary"
 dotnet artifacts/bin/Worker/release/TrainingService.Worker.dll train --spec "$output/spec.json" --work "$output/run" > "$output/reports.jsonl"
 grep '"eval/loss"' "$output/reports.jsonl" | grep '"type":"metric"' | sed -n '1p;$p'
 echo "report, curve and spectra: $output/run"

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 work=$PWD/artifacts/make-samples
 rm -rf "$work"
 mkdir -p "$work"
-dotnet build src/Worker -c Release -v quiet --nologo -clp:ErrorsOnly
+dotnet build src/Worker -c Release -v quiet --nologo "-clp:ErrorsOnly;NoSummary"
 dotnet run samples/generate.cs -- "$work"
 cp samples/pretraining.json "$work/"
 (cd "$work" && dotnet ../bin/Worker/release/TrainingService.Worker.dll train --spec pretraining.json --work run)

@@ -14,7 +14,7 @@ start_service() { # folder url
   fi
 
   echo "Building …"
-  dotnet build src/Api -c Release -v quiet --nologo -clp:ErrorsOnly
+  dotnet build src/Api -c Release -v quiet --nologo "-clp:ErrorsOnly;NoSummary"
 
   echo "Starting the service at $url …"
   DataFolder=$folder/data ASPNETCORE_URLS=$url \
