@@ -14,7 +14,8 @@ start_service() { # folder url
   fi
 
   echo "Building …"
-  dotnet build src/Api -c Release -v quiet --nologo "-clp:ErrorsOnly;NoSummary"
+  # Analyzers judge changes, not users: without them a first build takes a third of the time.
+  dotnet build src/Api -c Release -v quiet --nologo -p:RunAnalyzers=false -p:UseSharedCompilation=true "-clp:ErrorsOnly;NoSummary"
 
   echo "Starting the service at $url …"
   DataFolder=$folder/data ASPNETCORE_URLS=$url \
