@@ -54,8 +54,7 @@ internal static class Mapping
     {
         job.ToTable("jobs");
         job.Property(j => j.Id).ValueGeneratedNever();
-        job.Property(j => j.SpecJson).HasColumnType(json);
-        job.Property(j => j.RequestJson).HasColumnType(json);
+        // Spec and request stay text: jsonb would reorder their members, and the first of a spec's patterns that fits a layer counts.
         job.Property(j => j.MetadataJson).HasColumnType(json);
         job.HasOne<Project>().WithMany().HasForeignKey(j => j.ProjectId).OnDelete(DeleteBehavior.Restrict);
         job.HasIndex(j => new { j.Status, j.Priority, j.CreatedAt });

@@ -360,7 +360,7 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
 
                     b.Property<string>("RequestJson")
                         .IsRequired()
-                        .HasColumnType("jsonb")
+                        .HasColumnType("text")
                         .HasColumnName("request_json");
 
                     b.Property<Guid?>("ResultFileId")
@@ -369,7 +369,7 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
 
                     b.Property<string>("SpecJson")
                         .IsRequired()
-                        .HasColumnType("jsonb")
+                        .HasColumnType("text")
                         .HasColumnName("spec_json");
 
                     b.Property<DateTimeOffset?>("StartedAt")

@@ -357,7 +357,7 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
 
                     b.Property<string>("RequestJson")
                         .IsRequired()
-                        .HasColumnType("jsonb")
+                        .HasColumnType("text")
                         .HasColumnName("request_json");
 
                     b.Property<Guid?>("ResultFileId")
@@ -366,7 +366,7 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
 
                     b.Property<string>("SpecJson")
                         .IsRequired()
-                        .HasColumnType("jsonb")
+                        .HasColumnType("text")
                         .HasColumnName("spec_json");
 
                     b.Property<DateTimeOffset?>("StartedAt")
