@@ -54,6 +54,9 @@ internal sealed class TrainingProcess : IDisposable
         }
 
         start.Environment["DOTNET_NOLOGO"] = "1";
+
+        // The runtime's diagnostic sockets would stay in the temporary folder whenever the child is killed. An operator may switch them on.
+        start.Environment.TryAdd("DOTNET_EnableDiagnostics", "0");
         if (preload is not null && RuntimeInformation.IsOSPlatform(OSPlatform.Linux))
         {
             start.Environment.TryAdd("LD_PRELOAD", preload);
