@@ -29,9 +29,9 @@ public sealed class StepPlan
     /// <summary>Whether an epoch is complete after this many steps.</summary>
     public bool EndsEpoch(int stepsTaken) => stepsTaken % StepsPerEpoch == 0;
 
-    /// <summary>The batches of one step, and its tokens, padding left out.</summary>
+    /// <summary>The batches of one step, which examples they hold, and their tokens, padding left out.</summary>
     /// <param name="stepsTaken">Steps before this one.</param>
-    public (IReadOnlyList<Batch> Batches, long Tokens) BatchesOf(int stepsTaken)
+    public (IReadOnlyList<Batch> Batches, IReadOnlyList<PlannedBatch> Planned, long Tokens) BatchesOf(int stepsTaken)
     {
         var (epoch, first) = Position(stepsTaken);
         if (_epoch?.Number != epoch)
@@ -40,6 +40,6 @@ public sealed class StepPlan
         }
 
         var planned = _epoch!.Value.Batches.Skip(first).Take(_accumulation).ToArray();
-        return ([.. planned.Select(_batches.Collate)], planned.Sum(batch => (long)_batches.TokensOf(batch)));
+        return ([.. planned.Select(_batches.Collate)], planned, planned.Sum(batch => (long)_batches.TokensOf(batch)));
     }
 }

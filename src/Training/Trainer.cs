@@ -40,61 +40,91 @@ public sealed class Trainer
 
     public int PadId { get; init; }
 
-    /// <summary>Called after the reports of a step, with the steps taken.</summary>
-    public Action<int> AfterStep { get; init; } = _ => { };
+    /// <summary>Called after the evaluation of a step, with the steps taken. Called again when a stop cut it short.</summary>
+    public Action<int, CancellationToken> AfterStep { get; init; } = (_, _) => { };
 
     /// <summary>Trains from <paramref name="state"/> to the end of the schedule, or until early stopping.</summary>
+    /// <param name="state">Of no step, or of the checkpoint that the tensors were loaded from.</param>
     /// <returns>The state at the end; a checkpoint of it is saved.</returns>
     /// <exception cref="TrainingException">Loss or gradient stopped being finite.</exception>
-    /// <exception cref="RunStoppedException">The run was asked to stop; a checkpoint of the last step is saved.</exception>
+    /// <exception cref="RunStoppedException">The run was asked to stop; a checkpoint of the last whole step is saved.</exception>
     /// <exception cref="OperationCanceledException">The run was cancelled.</exception>
     public CheckpointState Run(CheckpointState state, RunControl control, CancellationToken ct)
     {
-        if (state.Step == 0 && state.FirstEvaluation is null && Validation.Count > 0)
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
+        var (current, onDisk) = (state, state);
+        try
         {
-            state = Evaluate(state, ct);
-            state = state with { FirstEvaluation = state.LastEvaluation, BestLoss = null, BestStep = null };   // the base model is no checkpoint
-        }
+            Prepare(ref current, either.Token);
+            Report(new PhaseReport("training"));
+            Adapter.SetTraining(true);
+            if (current.Unfinished)
+            {
+                Finish(ref current, ref onDisk, either.Token);
+            }
 
-        Report(new PhaseReport("training"));
-        Adapter.SetTraining(true);
-        while (state.Step < Plan.TotalSteps && !state.Ended)
+            while (current.Step < Plan.TotalSteps && !current.Ended)
+            {
+                current = Take(current, either.Token);
+                Finish(ref current, ref onDisk, either.Token);
+            }
+
+            return current;
+        }
+        catch (OperationCanceledException) when (control.StopRequested && !ct.IsCancellationRequested)
         {
-            ct.ThrowIfCancellationRequested();
-            state = Take(state);
-            var isLast = state.Step == Plan.TotalSteps;
-            var best = state.BestStep;
-            if (Validation.Count > 0 && (isLast || IsDue(Spec.Evaluation.EverySteps, state.Step)))
+            if (current.Step > 0 && !ReferenceEquals(current, onDisk))
             {
-                state = Evaluate(state, ct);
-                Report(new PhaseReport("training"));   // checkpoints belong to it too
+                Save(current with { Passing = true });
             }
 
-            AfterStep(state.Step);
-            if (isLast || state.Ended || state.BestStep != best || control.StopRequested || IsDue(Spec.Checkpoints.EverySteps, state.Step))
-            {
-                Save(state);
-            }
-
-            if (control.StopRequested && !isLast && !state.Ended)
-            {
-                throw new RunStoppedException(state.Step);
-            }
+            throw new RunStoppedException(current.Step);
         }
-
-        return state;
     }
 
-    private CheckpointState Take(CheckpointState state)
+    /// <summary>Measures the model before its first step.</summary>
+    private void Prepare(ref CheckpointState state, CancellationToken ct)
     {
+        if (state.Step == 0 && state.FirstEvaluation is null && Validation.Count > 0)
+        {
+            var measured = Evaluate(state, ct);
+            state = measured with { FirstEvaluation = measured.LastEvaluation, BestLoss = null, BestStep = null };   // the base model is no checkpoint
+        }
+    }
+
+    /// <summary>
+    /// What follows on a step. <paramref name="state"/> is at every moment one from which the run can go on: what is not done yet is
+    /// done at the resume.
+    /// </summary>
+    private void Finish(ref CheckpointState state, ref CheckpointState onDisk, CancellationToken ct)
+    {
+        var isLast = state.Step == Plan.TotalSteps;
+        if (Validation.Count > 0 && state.EvaluatedAt != state.Step && (isLast || IsDue(Spec.Evaluation.EverySteps, state.Step)))
+        {
+            state = Evaluate(state, ct);
+            Report(new PhaseReport("training"));   // checkpoints belong to it too
+        }
+
+        AfterStep(state.Step, ct);
+        state = state with { Unfinished = false, Passing = false };
+        if (isLast || state.Ended || state.BestStep == state.Step || IsDue(Spec.Checkpoints.EverySteps, state.Step))
+        {
+            Save(state);
+            onDisk = state;
+        }
+    }
+
+    private CheckpointState Take(CheckpointState state, CancellationToken ct)
+    {
+        ct.ThrowIfCancellationRequested();
         var started = Stopwatch.GetTimestamp();
         var step = state.Step + 1;
         var rate = Spec.Optimizer.LearningRate * LearningRate.Factor(
             Spec.Schedule.LrScheduler, state.Step, LearningRate.WarmupSteps(Spec.Schedule, Plan.TotalSteps), Plan.TotalSteps);
-        var (batches, tokens) = Plan.BatchesOf(state.Step);
+        var (batches, planned, tokens) = Plan.BatchesOf(state.Step);
 
         Seed.Torch(Spec.Seed, step);
-        var result = TrainingStep.Backward(Model, Adapter, Spec.Objective, Parameters, batches, Device);
+        var result = TrainingStep.Backward(Model, Adapter, Spec.Objective, Parameters, batches, Device, ct);
         if (!double.IsFinite(result.Loss) || !double.IsFinite(result.GradNorm))
         {
             throw new TrainingException(FailureCode.Diverged, Divergence(step, rate, result), "optimizer.learning_rate");
@@ -108,6 +138,7 @@ public sealed class Trainer
         Optimizer.Step(rate);
         Adapter.AfterStep(step);
 
+        var begun = Plan.Position(state.Step);
         var (epoch, batch) = Plan.Position(step);
         state = state with
         {
@@ -117,10 +148,13 @@ public sealed class Trainer
             TokensSeen = state.TokensSeen + tokens,
             TrainedTokens = state.TrainedTokens + result.Items,
             Loss = result.Loss,
+            Unfinished = true,
+            Passing = false,
         };
         var report = new StepReport(
             step, Plan.TotalSteps, step / (double)Plan.StepsPerEpoch, result.Loss, rate, result.GradNorm,
             tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, state.TokensSeen, state.TrainedTokens, Environment.WorkingSet, result.TokenAccuracy);
+        Metrics.Order(step, begun.Epoch, begun.Batch, planned);
         Metrics.Step(report);
         Report(report);
         return state;

@@ -37,6 +37,24 @@ public static class TrainingRun
     public static DoneReport Execute(
         TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, CancellationToken ct, string? baseModelName = null)
     {
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
+        var reached = 0;
+        try
+        {
+            return Execute(spec, workFolder, report, control, baseModelName, ref reached, ct, either.Token);
+        }
+        catch (OperationCanceledException) when (control.StopRequested && !ct.IsCancellationRequested)
+        {
+            throw new RunStoppedException(reached);
+        }
+    }
+
+    /// <param name="either">Fires with <paramref name="ct"/> and with the wish to stop.</param>
+    /// <param name="reached">Steps of the newest checkpoint.</param>
+    private static DoneReport Execute(
+        TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, string? baseModelName, ref int reached,
+        CancellationToken ct, CancellationToken either)
+    {
         var config = HuggingFaceFolder.ReadConfig(spec.Model);
         ThrowIfAny(SpecChecks.AgainstModel(spec, config));
         spec = spec with { Data = spec.Data with { MaxLength = Math.Min(spec.Data.MaxLength, config.MaxPositions) } };
@@ -46,7 +64,7 @@ public static class TrainingRun
         report(new PhaseReport("tokenizing"));
         var tokenizer = Tokenizer.IsIn(spec.Model) ? Tokenizer.Load(spec.Model) : null;
         var data = DataSets.Inspect(
-            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, ct);
+            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, either);
         WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
         data.Report.ThrowIfUnusable();
         foreach (var warning in data.Report.Warnings)
@@ -59,8 +77,9 @@ public static class TrainingRun
         var dtype = precision == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
-            ? CausalLm.Create(config, dtype, device, spec.Seed)
-            : CausalLm.Load(spec.Model, dtype, device);
+            ? CausalLm.Create(config, dtype, device, spec.Seed, either)
+            : CausalLm.Load(spec.Model, dtype, device, either);
+        either.ThrowIfCancellationRequested();
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
         using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);
         using var optimizer = spec.Optimizer.Create(parameters);
@@ -75,6 +94,8 @@ public static class TrainingRun
         {
             checkpoints.Load(start, adapter, optimizer);
         }
+
+        reached = start.Step;
 
         ModelCard CardOf(CheckpointState state) => new(name)
         {
@@ -100,10 +121,12 @@ public static class TrainingRun
                 Report = report,
                 Device = device,
                 PadId = padId,
-                AfterStep = step => DrawSpectra(spec, adapter, workFolder, step),
+                AfterStep = (step, stop) => DrawSpectra(spec, adapter, workFolder, step, stop),
             }.Run(start, control, ct);
         }
 
+        reached = state.Step;
+        either.ThrowIfCancellationRequested();
         if (spec.Evaluation.EarlyStoppingPatience is not null && state.BestStep is { } best && best != state.Step)
         {
             adapter.Load(checkpoints.WeightsOf(best));
@@ -121,8 +144,10 @@ public static class TrainingRun
         if (spec.Spectra.Enabled)
         {
             report(new PhaseReport("analysing"));
-            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra"), BaseOf(spec));
+            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra"), BaseOf(spec), ct: either);
         }
+
+        either.ThrowIfCancellationRequested();
 
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
@@ -182,11 +207,11 @@ public static class TrainingRun
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    private static void DrawSpectra(TrainingSpec spec, Adapter adapter, string workFolder, int step)
+    private static void DrawSpectra(TrainingSpec spec, Adapter adapter, string workFolder, int step, CancellationToken ct)
     {
         if (spec.Spectra.Enabled && spec.Spectra.EverySteps is { } every && step % every == 0)
         {
-            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra", FormattableString.Invariant($"step-{step:D6}")), BaseOf(spec));
+            SpectraWriter.Write(adapter, Path.Combine(workFolder, "spectra", FormattableString.Invariant($"step-{step:D6}")), BaseOf(spec), ct: ct);
         }
     }
 

@@ -21,8 +21,10 @@ public static class TrainingStep
     /// How the tokens are spread over batches, rows and packed sequences makes no difference: the tokens are counted first, and
     /// each batch contributes its sum divided by that count.
     /// </summary>
+    /// <param name="ct">Asked before each batch; the parameters then are as before, and their gradients of no use.</param>
     public static StepResult Backward(
-        CausalLm model, Adapter adapter, ObjectiveConfig objective, FlatParameters parameters, IReadOnlyList<Batch> batches, Device device)
+        CausalLm model, Adapter adapter, ObjectiveConfig objective, FlatParameters parameters, IReadOnlyList<Batch> batches, Device device,
+        CancellationToken ct = default)
     {
         using var scope = NewDisposeScope();
         parameters.ZeroGradients();
@@ -31,6 +33,7 @@ public static class TrainingStep
         var correct = zeros(1, dtype: ScalarType.Int64, device: device);
         for (var index = 0; index < batches.Count; index++)
         {
+            ct.ThrowIfCancellationRequested();
             using var batchScope = NewDisposeScope();
             var measured = objective.Measure(model, batches[index], device);
             var part = measured.Sum / (double)items;

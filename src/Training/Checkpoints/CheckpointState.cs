@@ -44,6 +44,12 @@ public sealed record CheckpointState
     /// <summary>Whether early stopping has ended the run at this step.</summary>
     public bool Ended { get; init; }
 
+    /// <summary>Whether a stop came between the step and what follows on it (evaluation, spectra, a scheduled checkpoint), which is then done first.</summary>
+    public bool Unfinished { get; init; }
+
+    /// <summary>Whether it was saved for a stop and not by the schedule; it goes when there is a newer one, and so leaves no trace in the result.</summary>
+    public bool Passing { get; init; }
+
     /// <summary>Identifies the run's spec and rows: a checkpoint is of no use to another run.</summary>
     public string Run { get; init; } = "";
 }

@@ -18,6 +18,7 @@ public sealed class CheckpointStore(string folder, string weights, int keep)
     private const string StateFile = "state.json";
     private const string OptimizerFile = "optimizer.safetensors";
     private const string Prefix = "step-";
+    private int? _passing;
 
     /// <summary>Steps that have a checkpoint, newest first; whether it is whole is not looked at.</summary>
     public IReadOnlyList<int> Steps => !Directory.Exists(folder)
@@ -51,7 +52,10 @@ public sealed class CheckpointStore(string folder, string weights, int keep)
         Remove(target);
         Directory.Move(part, target);
 
-        foreach (var old in Steps.Skip(keep).Where(step => step != state.BestStep))
+        var passed = _passing;
+        _passing = state.Passing ? state.Step : null;
+        var steps = Steps.Where(step => step != passed || step == state.Step).ToArray();
+        foreach (var old in Steps.Except(steps).Concat(steps.Skip(keep).Where(step => step != state.BestStep)))
         {
             Remove(FolderOf(old));
         }
@@ -77,6 +81,7 @@ public sealed class CheckpointStore(string folder, string weights, int keep)
     /// <summary>Gives adapter and optimizer the state of a checkpoint.</summary>
     public void Load(CheckpointState state, Adapter adapter, Optimizer optimizer)
     {
+        _passing = state.Passing ? state.Step : null;
         adapter.Load(WeightsOf(state.Step));
         using var file = optimizer.State.Count == 0 ? null : SafeTensorsFile.Open(Path.Combine(FolderOf(state.Step), OptimizerFile));
         optimizer.Load(state.Step, name => file!.Read(name));

@@ -69,7 +69,7 @@ internal sealed class SplitReader(
 
     public void Read(string path, CancellationToken cancellationToken)
     {
-        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container).GetEnumerator();
+        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, cancellationToken).GetEnumerator();
         var first = new List<Row>();
         while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && rows.MoveNext())
         {
@@ -79,6 +79,7 @@ internal sealed class SplitReader(
         var canRead = Decide(first);
         foreach (var row in first)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             Take(row, canRead);
         }
 

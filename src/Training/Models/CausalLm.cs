@@ -39,22 +39,31 @@ public abstract class CausalLm : nn.Module
     /// <summary>Reads a Hugging Face folder: <c>config.json</c> and safetensors.</summary>
     /// <param name="folder">A local folder.</param>
     /// <param name="dtype">Format of the weights in memory.</param>
+    /// <param name="ct">Asked before each weight.</param>
     /// <exception cref="TrainingException">A missing or surplus tensor, a wrong shape, or a setting that is not implemented.</exception>
-    public static CausalLm Load(string folder, ScalarType dtype, Device device)
+    public static CausalLm Load(string folder, ScalarType dtype, Device device, CancellationToken ct = default)
     {
         var config = HuggingFaceFolder.ReadConfig(folder);
         using var checkpoint = CheckpointFolder.Open(folder);
         var names = CheckpointNames.Match(config, checkpoint);
         RefuseDifferentHead(config, checkpoint, names);
-        return config.Build(weight => checkpoint.Read(names[weight.Name], dtype, device));
+        return config.Build(weight =>
+        {
+            ct.ThrowIfCancellationRequested();
+            return checkpoint.Read(names[weight.Name], dtype, device);
+        });
     }
 
     /// <summary>A new model: normal weights with the configured deviation, norms one, biases zero.</summary>
     /// <param name="seed">The same seed gives the same weights, on any device.</param>
-    public static CausalLm Create(ModelConfig config, ScalarType dtype, Device device, long seed)
+    public static CausalLm Create(ModelConfig config, ScalarType dtype, Device device, long seed, CancellationToken ct = default)
     {
         using var generator = new Generator((ulong)seed, CPU);
-        return config.Build(weight => NewWeight(weight, config.InitializerRange, generator).to(dtype, device));
+        return config.Build(weight =>
+        {
+            ct.ThrowIfCancellationRequested();
+            return NewWeight(weight, config.InitializerRange, generator).to(dtype, device);
+        });
     }
 
     /// <summary>Scores of the next token.</summary>

@@ -14,13 +14,19 @@ public static class SpectraWriter
     /// Folder of the base model. Full fine-tuning keeps no copy of W, so its ΔW is taken against this folder; without it only the trained
     /// matrices are described.
     /// </param>
-    public static SpectraReport Write(Adapter adapter, string folder, string? baseModel = null, SpectraLimits? limits = null)
+    /// <param name="ct">Asked before each matrix; nothing is written then.</param>
+    public static SpectraReport Write(
+        Adapter adapter, string folder, string? baseModel = null, SpectraLimits? limits = null, CancellationToken ct = default)
     {
         limits ??= SpectraLimits.Default;
         using var off = no_grad();
         using var original = baseModel is not null && adapter.Updates.Any(update => update.Factors is null)
             ? LinearWeights.Open(baseModel) : null;
-        var layers = adapter.Updates.Select(update => Describe(update, original, limits)).ToList();
+        var layers = adapter.Updates.Select(update =>
+        {
+            ct.ThrowIfCancellationRequested();
+            return Describe(update, original, limits);
+        }).ToList();
         return Write(layers, folder, limits);
     }
 

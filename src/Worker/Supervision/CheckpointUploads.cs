@@ -15,7 +15,7 @@ internal sealed partial class CheckpointUploads(
     JobLease lease, string work, IArtifactStore store, TimeProvider clock, ILogger logger)
 {
     /// <summary>What was measured before a checkpoint is kept beside it, so that an attempt elsewhere goes on with the whole curve.</summary>
-    public static readonly IReadOnlyList<string> MetricFiles = ["metrics.jsonl", "results.csv"];
+    public static readonly IReadOnlyList<string> MetricFiles = ["metrics.jsonl", "results.csv", "data_order.csv"];
 
     private readonly Channel<CheckpointReport> _queue = Channel.CreateUnbounded<CheckpointReport>();
 

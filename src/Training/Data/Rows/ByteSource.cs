@@ -1,7 +1,8 @@
 namespace TrainingService.Training.Data.Rows;
 
 /// <summary>Bytes of a stream through one buffer, with a look ahead. Owns the stream.</summary>
-internal sealed class ByteSource(Stream stream) : IDisposable
+/// <param name="cancellationToken">Asked at each buffer, so that a row of any length can be left.</param>
+internal sealed class ByteSource(Stream stream, CancellationToken cancellationToken = default) : IDisposable
 {
     private readonly byte[] _buffer = new byte[64 * 1024];
     private int _start;
@@ -14,6 +15,7 @@ internal sealed class ByteSource(Stream stream) : IDisposable
         {
             if (_start == _end)
             {
+                cancellationToken.ThrowIfCancellationRequested();
                 _start = 0;
                 _end = stream.Read(_buffer, 0, _buffer.Length);
             }

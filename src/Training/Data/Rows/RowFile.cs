@@ -21,11 +21,12 @@ internal static class RowFile
     /// <param name="param">Spec member that names the file, for errors.</param>
     /// <param name="onContainer">Told the container (<c>jsonl</c>, <c>csv.gz</c>, …) before the first row.</param>
     /// <exception cref="TrainingException">There is no such file, or it cannot be opened.</exception>
-    public static IEnumerable<Row> Read(string path, string param, Action<string> onContainer)
+    public static IEnumerable<Row> Read(
+        string path, string param, Action<string> onContainer, CancellationToken cancellationToken = default)
     {
         using var file = Open(path, param);
         var gzip = IsGzip(file);
-        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file);
+        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, cancellationToken);
         using var rows = Rows(source, path, gzip, onContainer).GetEnumerator();
         var number = 0;
         while (true)
