@@ -7,9 +7,6 @@ public sealed record WorkerOptions
 {
     public const string Section = "Worker";
 
-    /// <summary>Whether the API process of the embedded profile runs jobs.</summary>
-    public bool Enabled { get; init; } = true;
-
     /// <summary>The program that trains, <c>TrainingService.Worker.dll</c> or a self-contained build of it; null: found beside the service.</summary>
     public string? Executable { get; init; }
 
@@ -34,21 +31,29 @@ public sealed record WorkerOptions
 
     /// <summary>Seconds that a training process has to obey <c>cancel</c> before it is killed.</summary>
     [Range(0, 600)]
-    public double CancelGraceSeconds { get; init; } = 10;
+    public double CancelGraceSeconds { get; init; } = 3;
 
-    /// <summary>Seconds that a training process has to save a checkpoint when the worker shuts down.</summary>
+    /// <summary>Seconds for saving and storing a checkpoint when a job is paused or has run for too long; then the last stored one stands.</summary>
+    [Range(0, 3600)]
+    public double PauseGraceSeconds { get; init; } = 60;
+
+    /// <summary>Seconds for saving and storing a checkpoint when the worker shuts down; then the last stored one stands.</summary>
     [Range(0, 3600)]
     public double ShutdownGraceSeconds { get; init; } = 60;
 
-    /// <summary>Seconds that one attempt may take, set-up included; null: any time.</summary>
+    /// <summary>Seconds for which reads and writes of the artifact store are tried again while it is away, each.</summary>
+    [Range(0, 86_400)]
+    public double StorePatienceSeconds { get; init; } = 600;
+
+    /// <summary>Seconds that a job may run in all its attempts together, set-up included; null: any time. A job's own limit counts when it is smaller.</summary>
     [Range(1, 1e9)]
     public double? MaxRunSeconds { get; init; }
 
-    /// <summary>Attempts in all that a job gets when failures of the platform end them.</summary>
+    /// <summary>Failures of the platform that a job may meet: the last one of so many fails it. Lost workers have a cap of their own, and shutdowns and pauses do not count.</summary>
     [Range(1, 100)]
     public int MaxAttempts { get; init; } = 3;
 
-    /// <summary>Seconds before the second attempt; doubles with each further one.</summary>
+    /// <summary>Seconds before another attempt after the first failure; doubles with each further one, up to ten minutes.</summary>
     [Range(0, 3600)]
     public double RetrySeconds { get; init; } = 10;
 

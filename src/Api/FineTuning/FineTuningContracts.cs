@@ -34,6 +34,12 @@ internal sealed record FineTuningJobResponse(
 
     public required int RecoveryCount { get; init; }
 
+    public required long? PauseRequestedAt { get; init; }
+
+    public required long? StalledSince { get; init; }
+
+    public required int? MaxRunSeconds { get; init; }
+
     public required int? QueuePosition { get; init; }
 
     public required long? StartedAt { get; init; }
@@ -85,6 +91,9 @@ internal sealed record FineTuningJobResponse(
                 progress.Step, progress.TotalSteps, progress.Epoch, progress.Percent, progress.TokensPerSecond, progress.SecondsRemaining),
             Attempt = job.Attempt,
             RecoveryCount = job.RecoveryCount,
+            PauseRequestedAt = Wire.UnixSeconds(job.PauseRequestedAt),
+            StalledSince = Wire.UnixSeconds(job.StalledSince),
+            MaxRunSeconds = job.MaxRunSeconds,
             QueuePosition = facts.QueuePosition,
             StartedAt = Wire.UnixSeconds(job.StartedAt),
             LastProgressAt = Wire.UnixSeconds(job.LastProgressAt),

@@ -28,8 +28,10 @@ internal static class FineTuningEndpoints
         jobs.MapGet("/{id}", Get).WithSummary("Read a fine-tuning job")
             .WithDescription("A job whose cancellation its worker has yet to obey is shown as running.");
         jobs.MapPost("/{id}/cancel", Cancel).WithSummary("Cancel a fine-tuning job");
-        jobs.MapPost("/{id}/pause", Pause).WithSummary("Set a waiting fine-tuning job aside");
-        jobs.MapPost("/{id}/resume", Resume).WithSummary("Put a paused fine-tuning job back in the queue");
+        jobs.MapPost("/{id}/pause", Pause).WithSummary("Set a fine-tuning job aside")
+            .WithDescription("A running job is shown as running, with pause_requested_at set, until its worker has saved a checkpoint; then it is paused.");
+        jobs.MapPost("/{id}/resume", Resume).WithSummary("Let a paused fine-tuning job go on")
+            .WithDescription("It goes on at the step at which it was paused. A pause that has not taken effect yet is withdrawn.");
         jobs.MapGet("/{id}/events", JobEndpoints.Events).WithSummary("List a job's events, newest first, or follow them")
             .WithDescription("With stream=true, or Accept: text/event-stream, as server-sent events; Last-Event-ID continues.");
         jobs.MapGet("/{id}/checkpoints", JobEndpoints.Checkpoints).WithSummary("List a job's checkpoints, newest first");
@@ -87,17 +89,17 @@ internal static class FineTuningEndpoints
     private static async Task<Results<Ok<FineTuningJobResponse>, ErrorResult>> Cancel(
         string id, Caller caller, AppDbContext db, TimeProvider clock, CancellationToken cancellationToken) =>
         await Show(
-            await db.ChangeAsync(caller, id, job => job.Cancel(clock.GetUtcNow()), cancellationToken), id, caller, db, clock, cancellationToken);
+            await db.ChangeAsync(caller, id, (job, now) => job.Cancel(now), cancellationToken), id, caller, db, clock, cancellationToken);
 
     private static async Task<Results<Ok<FineTuningJobResponse>, ErrorResult>> Pause(
         string id, Caller caller, AppDbContext db, TimeProvider clock, CancellationToken cancellationToken) =>
         await Show(
-            await db.ChangeAsync(caller, id, job => job.Pause(clock.GetUtcNow()), cancellationToken), id, caller, db, clock, cancellationToken);
+            await db.ChangeAsync(caller, id, (job, now) => job.Pause(now), cancellationToken), id, caller, db, clock, cancellationToken);
 
     private static async Task<Results<Ok<FineTuningJobResponse>, ErrorResult>> Resume(
         string id, Caller caller, AppDbContext db, IJobQueue queue, TimeProvider clock, CancellationToken cancellationToken)
     {
-        var job = await db.ChangeAsync(caller, id, job => job.Resume(clock.GetUtcNow()), cancellationToken);
+        var job = await db.ChangeAsync(caller, id, (job, now) => job.Resume(now), cancellationToken);
         if (job is not null)
         {
             queue.Wake(job.Id);

@@ -53,6 +53,11 @@ internal sealed record JobResponse(
     [property: Description("Tokens that carried loss.")] long TrainedTokens,
     [property: Description("How often a worker has started the job.")] int Attempt,
     [property: Description("How often its worker was lost.")] int RecoveryCount,
+    [property: Description("How often a failure of the platform ended an attempt.")] int FailureCount,
+    [property: Description("When its owner asked a running job to pause; null again once it has.")] long? PauseRequestedAt,
+    [property: Description("Since when a running job has made no progress, once that is too long.")] long? StalledSince,
+    [property: Description("Seconds that all its attempts may run together.")] int? MaxRunSeconds,
+    [property: Description("Seconds that its ended attempts ran.")] double RunSeconds,
     [property: Description("Place in the queue, from 1; null when the job does not wait.")] int? QueuePosition,
     long CreatedAt,
     long? StartedAt,
@@ -70,7 +75,9 @@ internal sealed record JobResponse(
         return new JobResponse(
             PublicId.Of(PublicId.Job, job.Id), job.Status, job.Phase, job.Model, job.FineTunedModel, job.Suffix,
             Wire.Parse(job.MetadataJson), Wire.Parse(job.SpecJson)!.Value, job.Priority,
-            ProgressResponse.From(job, facts.LastStep), job.TrainedTokens, job.Attempt, job.RecoveryCount, facts.QueuePosition,
+            ProgressResponse.From(job, facts.LastStep), job.TrainedTokens, job.Attempt, job.RecoveryCount, job.FailureCount,
+            Wire.UnixSeconds(job.PauseRequestedAt), Wire.UnixSeconds(job.StalledSince), job.MaxRunSeconds, Math.Round(job.RunSeconds, 3),
+            facts.QueuePosition,
             Wire.UnixSeconds(job.CreatedAt), Wire.UnixSeconds(job.StartedAt), Wire.UnixSeconds(job.FinishedAt),
             Wire.UnixSeconds(job.LastProgressAt), job.Failure is { } failure ? FailureResponse.From(failure) : null,
             facts.ResultFiles, [.. job.History.Select(TransitionResponse.From)]);

@@ -19,15 +19,18 @@ internal static class JobEndpoints
     {
         var jobs = routes.MapGroup("/v1/jobs").WithTags("Jobs").RequireAuthorization();
         jobs.MapPost("", Create).WithSummary("Create a job").TakesSpec(withLabels: true)
-            .WithDescription("The body is a training spec; suffix, metadata and priority may stand beside its members. "
+            .WithDescription("The body is a training spec; suffix, metadata, priority and max_run_seconds may stand beside its members. "
                 + "A repeated Idempotency-Key with the same body answers with the job that it made.");
         jobs.MapGet("", List).WithSummary("List jobs, newest first")
             .WithDescription("metadata[key]=value keeps jobs that carry the pair. created_after and created_before are seconds since 1970.");
         jobs.MapPost("/estimate", JobEstimate.Estimate).WithSummary("Estimate what a job takes").TakesSpec(withLabels: false);
         jobs.MapGet("/{id}", Get).WithSummary("Read a job");
         jobs.MapPost("/{id}/cancel", Cancel).WithSummary("Cancel a job");
-        jobs.MapPost("/{id}/pause", Pause).WithSummary("Set a waiting job aside");
-        jobs.MapPost("/{id}/resume", Resume).WithSummary("Put a paused job back in the queue");
+        jobs.MapPost("/{id}/pause", Pause).WithSummary("Set a job aside")
+            .WithDescription("A waiting job is paused at once. A running one stays running, with pause_requested_at set, until its worker has saved "
+                + "a checkpoint within seconds; then it is paused, and resume goes on at the same step.");
+        jobs.MapPost("/{id}/resume", Resume).WithSummary("Let a paused job go on")
+            .WithDescription("Puts it back in the queue. A pause that has not taken effect yet is withdrawn.");
         jobs.MapGet("/{id}/events", Events).WithSummary("A job's story, as list or as server-sent events")
             .WithDescription("With stream=true, or Accept: text/event-stream: what has happened, then what happens, until the job has ended. "
                 + "Last-Event-ID continues a stream that was cut off.");
@@ -81,17 +84,17 @@ internal static class JobEndpoints
     private static async Task<Results<Ok<JobResponse>, ErrorResult>> Cancel(
         string id, Caller caller, AppDbContext db, TimeProvider clock, CancellationToken cancellationToken) =>
         await Show(
-            await db.ChangeAsync(caller, id, job => job.Cancel(clock.GetUtcNow()), cancellationToken), id, db, clock, cancellationToken);
+            await db.ChangeAsync(caller, id, (job, now) => job.Cancel(now), cancellationToken), id, db, clock, cancellationToken);
 
     private static async Task<Results<Ok<JobResponse>, ErrorResult>> Pause(
         string id, Caller caller, AppDbContext db, TimeProvider clock, CancellationToken cancellationToken) =>
         await Show(
-            await db.ChangeAsync(caller, id, job => job.Pause(clock.GetUtcNow()), cancellationToken), id, db, clock, cancellationToken);
+            await db.ChangeAsync(caller, id, (job, now) => job.Pause(now), cancellationToken), id, db, clock, cancellationToken);
 
     private static async Task<Results<Ok<JobResponse>, ErrorResult>> Resume(
         string id, Caller caller, AppDbContext db, IJobQueue queue, TimeProvider clock, CancellationToken cancellationToken)
     {
-        var job = await db.ChangeAsync(caller, id, job => job.Resume(clock.GetUtcNow()), cancellationToken);
+        var job = await db.ChangeAsync(caller, id, (job, now) => job.Resume(now), cancellationToken);
         if (job is not null)
         {
             queue.Wake(job.Id);

@@ -65,7 +65,7 @@ internal static class JobQueries
     /// <summary>Applies a change that the job's life allows, whatever its worker writes meanwhile.</summary>
     /// <returns>The changed job; null when the caller has no such job.</returns>
     public static async Task<TrainingJob?> ChangeAsync(
-        this AppDbContext db, Caller caller, string id, Action<TrainingJob> change, CancellationToken cancellationToken) =>
+        this AppDbContext db, Caller caller, string id, Action<TrainingJob, DateTimeOffset> change, CancellationToken cancellationToken) =>
         PublicId.TryParse(PublicId.Job, id, out var key)
             ? await db.ChangeJobAsync(job => job.Id == key && job.ProjectId == caller.ProjectId, change, cancellationToken)
             : null;

@@ -12,19 +12,20 @@ internal sealed record JobRequest(
     JsonElement Spec, JsonElement Request, JobLabels Labels, IReadOnlyList<ErrorDetail> Errors, Func<string, string> ToClientPath);
 
 /// <summary>What a client may attach to a job.</summary>
-internal sealed record JobLabels(string? Suffix, string? MetadataJson, int Priority)
+internal sealed record JobLabels(string? Suffix, string? MetadataJson, int Priority, int? MaxRunSeconds)
 {
     private const int LongestSuffix = 64;
     private const int MostPairs = 16;
     private const int LongestKey = 64;
     private const int LongestValue = 512;
     private const int HighestPriority = 100;
+    private const int LongestRunSeconds = 31_536_000;   // a year
 
     /// <summary>The members of a body that are no part of the spec.</summary>
-    public static readonly IReadOnlySet<string> Names = new HashSet<string> { "suffix", "metadata", "priority" };
+    public static readonly IReadOnlySet<string> Names = new HashSet<string> { "suffix", "metadata", "priority", "max_run_seconds" };
 
     public static JobLabels Read(JsonElement body, List<ErrorDetail> errors) => new(
-        ReadSuffix(body, errors), ReadMetadata(body, errors), ReadPriority(body, errors));
+        ReadSuffix(body, errors), ReadMetadata(body, errors), ReadPriority(body, errors), ReadMaxRunSeconds(body, errors));
 
     private static string? ReadSuffix(JsonElement body, List<ErrorDetail> errors)
     {
@@ -88,6 +89,23 @@ internal sealed record JobLabels(string? Suffix, string? MetadataJson, int Prior
         errors.Add(ErrorDetail.Invalid(
             "out_of_range", $"priority must be a whole number from -{HighestPriority} to {HighestPriority}; higher runs first.", "priority"));
         return 0;
+    }
+
+    private static int? ReadMaxRunSeconds(JsonElement body, List<ErrorDetail> errors)
+    {
+        if (!TryGet(body, "max_run_seconds", out var value))
+        {
+            return null;
+        }
+
+        if (value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out var number) && number is >= 1 and <= LongestRunSeconds)
+        {
+            return number;
+        }
+
+        errors.Add(ErrorDetail.Invalid(
+            "out_of_range", $"max_run_seconds must be a whole number of seconds from 1 to {LongestRunSeconds}.", "max_run_seconds"));
+        return null;
     }
 
     private static bool TryGet(JsonElement body, string name, out JsonElement value)

@@ -37,6 +37,7 @@ internal sealed class JobSubmission(AppDbContext db, IJobQueue queue, TimeProvid
                 Suffix = request.Labels.Suffix,
                 MetadataJson = request.Labels.MetadataJson,
                 Priority = request.Labels.Priority,
+                MaxRunSeconds = request.Labels.MaxRunSeconds,
             },
             now);
         db.Jobs.Add(job);

@@ -38,6 +38,7 @@ internal static class SpecSchemas
         members["suffix"] = Member("Part of the name of the result: 1 to 64 letters, digits, '-', '_' or '.'.", "string", "null");
         members["metadata"] = Member("Up to sixteen pairs of your own, to find the job by.", "object", "null");
         members["metadata"]!["additionalProperties"] = new JsonObject { ["type"] = "string" };
+        members["max_run_seconds"] = Member("Seconds that all attempts of the job may run together, 1 to 31536000; then it ends as timeout.", "integer", "null");
         members["priority"] = Member("Higher runs first, -100 to 100.", "integer", "null");
     }
 

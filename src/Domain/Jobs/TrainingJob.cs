@@ -1,10 +1,5 @@
 namespace TrainingService.Domain.Jobs;
 
-/// <summary>A move was asked for that the life of a job does not allow.</summary>
-public sealed class InvalidTransitionException(Guid jobId, JobStatus from, JobStatus to) : DomainException(
-    "job.invalid_transition",
-    $"Job {PublicId.Of(PublicId.Job, jobId)} is {from.ToString().ToLowerInvariant()} and cannot become {to.ToString().ToLowerInvariant()}.");
-
 /// <summary>A training job. The row is the truth; the courier only wakes workers.</summary>
 public sealed class TrainingJob
 {
@@ -64,6 +59,24 @@ public sealed class TrainingJob
 
     public DateTimeOffset? CancelRequestedAt { get; private set; }
 
+    /// <summary>When its owner asked to set the running job aside; null again once that is done or withdrawn.</summary>
+    public DateTimeOffset? PauseRequestedAt { get; private set; }
+
+    /// <summary>How often a failure of the platform ended an attempt. Lost workers, shutdowns and pauses are not among them.</summary>
+    public int FailureCount { get; private set; }
+
+    /// <summary>Seconds that the job may run in all its attempts together; null: as long as the service allows.</summary>
+    public int? MaxRunSeconds { get; private init; }
+
+    /// <summary>Seconds that its ended attempts ran, by the database's clock.</summary>
+    public double RunSeconds { get; private set; }
+
+    /// <summary>When the current attempt began; null while no worker has the job.</summary>
+    public DateTimeOffset? AttemptStartedAt { get; private set; }
+
+    /// <summary>Since when a running job has made no progress, once that is longer than it should; null: all is well.</summary>
+    public DateTimeOffset? StalledSince { get; private set; }
+
     public int Step { get; private set; }
 
     public int TotalSteps { get; private set; }
@@ -116,6 +129,7 @@ public sealed class TrainingJob
             Model = request.Model,
             Suffix = request.Suffix,
             MetadataJson = request.MetadataJson,
+            MaxRunSeconds = request.MaxRunSeconds,
             CreatedAt = now,
             Status = JobStatus.Queued,
         };
@@ -134,6 +148,7 @@ public sealed class TrainingJob
         LeaseOwner = worker;
         LeaseExpiresAt = now + lease;
         LastProgressAt = now;
+        AttemptStartedAt = now;
         StartedAt ??= now;
     }
 
@@ -158,35 +173,58 @@ public sealed class TrainingJob
         Record(EventLevel.Info, JobEvent.MessageType, "The job was cancelled.", null, now);
     }
 
-    /// <summary>Sets a waiting job aside: no worker takes it until it is resumed. Does nothing to a paused one.</summary>
-    /// <exception cref="DomainException">The job runs: its worker has no order to set it aside.</exception>
+    /// <summary>
+    /// Sets a waiting job aside, and asks the worker of a running one to save a checkpoint and stop. Asking twice changes nothing.
+    /// </summary>
     public void Pause(DateTimeOffset now)
     {
-        if (Status == JobStatus.Paused)
+        if (Status == JobStatus.Paused || PauseRequestedAt is not null)
         {
             return;
         }
 
         if (Status == JobStatus.Running)
         {
-            throw new DomainException(
-                "job.running", $"Job {PublicId.Of(PublicId.Job, Id)} is running, and only a waiting job can be paused; cancel it, or let it end.");
+            PauseRequestedAt = now;
+            Record(EventLevel.Info, JobEvent.MessageType, "The job was asked to pause; its worker saves a checkpoint first.", null, now);
+            return;
         }
 
         MoveTo(JobStatus.Paused, now, "pause requested");
         Record(EventLevel.Info, JobEvent.MessageType, "The job was paused.", null, now);
     }
 
-    /// <summary>Puts a paused job back in the queue.</summary>
+    /// <summary>Puts a paused job back in the queue, and withdraws a pause that its worker has yet to obey.</summary>
     public void Resume(DateTimeOffset now)
     {
+        if (Status == JobStatus.Running && PauseRequestedAt is not null)
+        {
+            PauseRequestedAt = null;
+            Record(EventLevel.Info, JobEvent.MessageType, "The pause was withdrawn; the job goes on.", null, now);
+            return;
+        }
+
         if (Status != JobStatus.Paused)
         {
             throw new InvalidTransitionException(Id, Status, JobStatus.Queued);
         }
 
         MoveTo(JobStatus.Queued, now, "resumed");
+        NotBefore = null;
         Record(EventLevel.Info, JobEvent.MessageType, "The job waits for a worker again.", null, now);
+    }
+
+    /// <summary>The worker has obeyed a pause request. When that was withdrawn meanwhile, the job goes on with the next free worker.</summary>
+    public void ConfirmPaused(DateTimeOffset now)
+    {
+        if (PauseRequestedAt is null)
+        {
+            Requeue("its pause was withdrawn", RequeueCause.HandedOver, now, now);
+            return;
+        }
+
+        MoveTo(JobStatus.Paused, now, "stopped by its worker");
+        Record(EventLevel.Info, JobEvent.MessageType, $"The job was paused at step {Step}.", null, now);
     }
 
     /// <summary>The worker has obeyed a cancel request.</summary>
@@ -213,17 +251,44 @@ public sealed class TrainingJob
         Record(EventLevel.Error, JobEvent.MessageType, failure.Message, null, now);
     }
 
-    /// <summary>Puts a running job back in the queue: its worker was lost, is shutting down, or met a failure worth another try.</summary>
-    public void Requeue(string reason, bool workerLost, DateTimeOffset notBefore, DateTimeOffset now)
+    /// <summary>Puts a running job back in the queue, or sets it aside when its owner had asked for that.</summary>
+    public void Requeue(string reason, RequeueCause cause, DateTimeOffset notBefore, DateTimeOffset now)
     {
-        MoveTo(JobStatus.Queued, now, reason);
+        var next = PauseRequestedAt is null ? JobStatus.Queued : JobStatus.Paused;
+        MoveTo(next, now, reason);
         NotBefore = notBefore;
-        if (workerLost)
+        switch (cause)
         {
-            RecoveryCount++;
+            case RequeueCause.HandedOver:
+                break;
+            case RequeueCause.WorkerLost:
+                RecoveryCount++;
+                break;
+            case RequeueCause.PlatformFailure:
+                FailureCount++;
+                break;
+            default:
+                throw new ArgumentOutOfRangeException(nameof(cause), cause, "Not a cause.");
         }
 
-        Record(EventLevel.Warn, JobEvent.MessageType, $"The job is back in the queue: {reason}.", null, now);
+        var level = cause == RequeueCause.HandedOver ? EventLevel.Info : EventLevel.Warn;
+        var place = next == JobStatus.Queued ? "The job is back in the queue" : "The job was paused";
+        Record(level, JobEvent.MessageType, $"{place}: {reason}.", null, now);
+    }
+
+    /// <summary>Notes that a running job has made no progress since <see cref="LastProgressAt"/>; says so once.</summary>
+    public void MarkStalled(DateTimeOffset now)
+    {
+        if (Status != JobStatus.Running || StalledSince is not null)
+        {
+            return;
+        }
+
+        StalledSince = LastProgressAt ?? now;
+        var minutes = Math.Round((now - StalledSince.Value).TotalMinutes, 1);
+        Record(
+            EventLevel.Warn, JobEvent.MessageType,
+            FormattableString.Invariant($"The job has made no progress for {minutes} minutes; if that goes on, it gets another attempt."), null, now);
     }
 
     /// <summary>What the story of a job says when a worker takes it.</summary>
@@ -259,10 +324,16 @@ public sealed class TrainingJob
         if (next != JobStatus.Running)
         {
             Phase = null;
+            PauseRequestedAt = null;
+            StalledSince = null;
         }
 
         if (next is not (JobStatus.Running or JobStatus.Cancelling))
         {
+            // A worker that was lost ran until its lease at most; what came after was nobody's time.
+            var end = LeaseExpiresAt is { } expiry && expiry < at ? expiry : at;
+            RunSeconds += AttemptStartedAt is { } start && end > start ? (end - start).TotalSeconds : 0;
+            AttemptStartedAt = null;
             LeaseOwner = null;
             LeaseExpiresAt = null;
         }
@@ -274,35 +345,4 @@ public sealed class TrainingJob
 
         _history.Add(new JobTransition { Ordinal = _history.Count + 1, Status = next, At = at, Reason = reason });
     }
-}
-
-/// <summary>One move of a job, kept for ever.</summary>
-public sealed class JobTransition
-{
-    /// <summary>One-based place in the job's history.</summary>
-    public required int Ordinal { get; init; }
-
-    public required JobStatus Status { get; init; }
-
-    public required DateTimeOffset At { get; init; }
-
-    public string? Reason { get; init; }
-}
-
-/// <summary>What is asked of <see cref="TrainingJob.Submit"/>.</summary>
-public sealed record NewJob
-{
-    public required Guid ProjectId { get; init; }
-
-    public required string SpecJson { get; init; }
-
-    public required string RequestJson { get; init; }
-
-    public required string Model { get; init; }
-
-    public string? Suffix { get; init; }
-
-    public string? MetadataJson { get; init; }
-
-    public int Priority { get; init; }
 }

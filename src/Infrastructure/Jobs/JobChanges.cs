@@ -7,6 +7,13 @@ namespace TrainingService.Infrastructure.Jobs;
 /// <summary>Changing a job while its worker writes to the same row.</summary>
 public static class JobChanges
 {
+    /// <summary>As below, with the database's time: the only clock that a job's life is told by.</summary>
+    public static Task<TrainingJob?> ChangeJobAsync(
+        this AppDbContext db,
+        Expression<Func<TrainingJob, bool>> wanted,
+        Action<TrainingJob, DateTimeOffset> change,
+        CancellationToken cancellationToken) => ChangeAsync(db, wanted, change, cancellationToken);
+
     /// <summary>
     /// Reads one job, changes it and saves it with its history and events. A lost race is answered by reading again, never by
     /// overwriting.
@@ -14,10 +21,16 @@ public static class JobChanges
     /// <param name="wanted">Which job, ownership included: <c>j => j.Id == id &amp;&amp; j.ProjectId == project</c>.</param>
     /// <param name="change">Domain methods, and rows added to <paramref name="db"/>. Runs again after a lost race, on a context that forgot the first try.</param>
     /// <returns>The changed job; null when no job is meant.</returns>
-    public static async Task<TrainingJob?> ChangeJobAsync(
+    public static Task<TrainingJob?> ChangeJobAsync(
         this AppDbContext db,
         Expression<Func<TrainingJob, bool>> wanted,
         Action<TrainingJob> change,
+        CancellationToken cancellationToken) => ChangeAsync(db, wanted, (job, _) => change(job), cancellationToken);
+
+    private static async Task<TrainingJob?> ChangeAsync(
+        AppDbContext db,
+        Expression<Func<TrainingJob, bool>> wanted,
+        Action<TrainingJob, DateTimeOffset> change,
         CancellationToken cancellationToken)
     {
         while (true)
@@ -33,7 +46,7 @@ public static class JobChanges
                     return null;
                 }
 
-                change(job);
+                change(job, await db.NowAsync(cancellationToken));
                 await db.SaveChangesAsync(cancellationToken);
                 await transaction.CommitAsync(cancellationToken);
                 return job;

@@ -11,20 +11,34 @@ namespace TrainingService.Infrastructure.Jobs;
 /// </summary>
 public sealed class JobLease
 {
-    private const string Held = "id = {0} AND lease_token = {1} AND status IN ('running', 'cancelling')";
+    internal const string Held = "id = {0} AND lease_token = {1} AND status IN ('running', 'cancelling')";
+
+    private const string RequestSql =
+        "CASE WHEN status = 'cancelling' THEN 'Cancel' WHEN pause_requested_at IS NOT NULL THEN 'Pause' ELSE 'None' END";
 
     private readonly IDbContextFactory<AppDbContext> _contexts;
     private readonly TimeProvider _clock;
+    private readonly TimeSpan _databaseAhead;
+    private readonly Lock _gate = new();
+    private TimeSpan _lifetime;
+    private long _renewed;
+    private ProgressBatch? _reported;
 
-    internal JobLease(
-        IDbContextFactory<AppDbContext> contexts, TimeProvider clock, Guid jobId, Guid projectId, int attempt, long token)
+    /// <param name="requested">The monotonic time before the claim was sent: the lease began then or later.</param>
+    internal JobLease(IDbContextFactory<AppDbContext> contexts, TimeProvider clock, ClaimedJob job, TimeSpan lifetime, long requested)
     {
         _contexts = contexts;
         _clock = clock;
-        JobId = jobId;
-        ProjectId = projectId;
-        Attempt = attempt;
-        Token = token;
+        _lifetime = lifetime;
+        _renewed = requested;
+        _databaseAhead = job.Now - clock.GetUtcNow();
+        JobId = job.JobId;
+        ProjectId = job.ProjectId;
+        Attempt = job.Attempt;
+        Token = job.LeaseToken;
+        FailureCount = job.FailureCount;
+        RunSeconds = job.RunSeconds;
+        MaxRunSeconds = job.MaxRunSeconds;
     }
 
     public Guid JobId { get; }
@@ -38,34 +52,80 @@ public sealed class JobLease
     /// <summary>Where the attempt's artifacts stand in the artifact store; ends with a slash.</summary>
     public string StoragePrefix => $"projects/{ProjectId:N}/jobs/{JobId:N}/attempt-{Attempt}/";
 
-    /// <summary>Keeps the lease for another while.</summary>
-    /// <returns>Whether the job's owner has asked for its end.</returns>
-    public async Task<bool> RenewAsync(TimeSpan lease, CancellationToken cancellationToken)
+    /// <summary>Failures of the platform before this attempt.</summary>
+    public int FailureCount { get; }
+
+    /// <summary>Seconds that earlier attempts ran.</summary>
+    public double RunSeconds { get; }
+
+    /// <summary>Seconds that all attempts may run together; null: the job itself sets no limit.</summary>
+    public int? MaxRunSeconds { get; }
+
+    /// <summary>
+    /// How much of the lease is left at least, by the machine's monotonic clock: it goes on while a process is stopped, and nobody
+    /// sets it.
+    /// </summary>
+    public TimeSpan Remaining
     {
+        get
+        {
+            lock (_gate)
+            {
+                return _lifetime - _clock.GetElapsedTime(_renewed);
+            }
+        }
+    }
+
+    /// <summary>The database's time, as the claim saw it, carried on by the local clock.</summary>
+    public DateTimeOffset Now() => _clock.GetUtcNow() + _databaseAhead;
+
+    /// <summary>Keeps the lease for another while. It works after the lease has run out, as long as nobody else has taken the job.</summary>
+    public async Task<OwnerRequest> RenewAsync(TimeSpan lease, CancellationToken cancellationToken)
+    {
+        var requested = _clock.GetTimestamp();
         await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
         var sql = $$"""
-            UPDATE jobs SET lease_expires_at = {{db.LaterSql("{2}")}} {{db.TouchSql}} WHERE {{Held}} RETURNING status AS "Value"
+            UPDATE jobs SET lease_expires_at = {{db.LaterSql("{2}")}} {{db.TouchSql}} WHERE {{Held}} RETURNING {{RequestSql}} AS "Value"
             """;
-        var status = await db.Database.SqlQueryRaw<string>(sql, JobId, Token, lease.TotalSeconds).ToListAsync(cancellationToken);
-        return One(status) == "cancelling";
+        var request = One(await db.Database.SqlQueryRaw<string>(sql, JobId, Token, lease.TotalSeconds).ToListAsync(cancellationToken));
+        lock (_gate)
+        {
+            (_renewed, _lifetime) = (requested, lease);
+        }
+
+        return Enum.Parse<OwnerRequest>(request);
     }
 
-    /// <summary>Whether the job's owner has asked for its end. Reads only.</summary>
-    public async Task<bool> IsCancelRequestedAsync(CancellationToken cancellationToken)
+    /// <summary>What the job's owner wants of its worker. Reads only.</summary>
+    public async Task<OwnerRequest> ReadRequestAsync(CancellationToken cancellationToken)
     {
         await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
-        var status = await Mine(db).AsNoTracking().Select(j => j.Status).ToListAsync(cancellationToken);
-        return One(status) == JobStatus.Cancelling;
+        var rows = await Mine(db).AsNoTracking().Select(j => new { j.Status, j.PauseRequestedAt }).ToListAsync(cancellationToken);
+        return One(rows) switch
+        {
+            { Status: JobStatus.Cancelling } => OwnerRequest.Cancel,
+            { PauseRequestedAt: not null } => OwnerRequest.Pause,
+            _ => OwnerRequest.None,
+        };
     }
 
-    /// <summary>Stores what the run has reported: progress, metrics and events, all or nothing.</summary>
+    /// <summary>
+    /// Stores what the run has reported: progress, metrics and events, all or nothing. The same batch given again, after a failure that
+    /// left open whether it was stored, is stored once.
+    /// </summary>
     public async Task ReportAsync(ProgressBatch batch, CancellationToken cancellationToken)
     {
+        var again = ReferenceEquals(Interlocked.Exchange(ref _reported, batch), batch);
         while (true)
         {
             try
             {
-                await TryReportAsync(batch, cancellationToken);
+                await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
+                if (!await ProgressWrite.RunAsync(db, this, batch, again, cancellationToken))
+                {
+                    throw new LeaseLostException(JobId, Token);
+                }
+
                 return;
             }
             catch (DbUpdateConcurrencyException)
@@ -84,6 +144,26 @@ public sealed class JobLease
                 job.Record(EventLevel.Info, JobEvent.MessageType, message, null, now);
             },
             cancellationToken);
+
+    /// <summary>Forgets checkpoints that are neither among the newest nor the best.</summary>
+    /// <param name="keep">How many of the newest stay.</param>
+    /// <returns>Where the files of the forgotten ones stand.</returns>
+    public async Task<IReadOnlyList<string>> PruneCheckpointsAsync(int keep, CancellationToken cancellationToken)
+    {
+        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
+        var all = await db.Checkpoints.AsNoTracking().Where(c => c.JobId == JobId)
+            .OrderByDescending(c => c.Step).ThenByDescending(c => c.Attempt).ToListAsync(cancellationToken);
+        var best = all.FirstOrDefault(c => c.Best)?.Id;
+        var old = all.Skip(keep).Where(c => c.Id != best).ToList();
+        if (old.Count == 0)
+        {
+            return [];
+        }
+
+        var ids = old.ConvertAll(c => c.Id);
+        var forgotten = await db.Checkpoints.Where(c => ids.Contains(c.Id) && Mine(db).Any()).ExecuteDeleteAsync(cancellationToken);
+        return forgotten > 0 ? old.ConvertAll(c => c.StoragePrefix) : throw new LeaseLostException(JobId, Token);
+    }
 
     /// <summary>Ends the job with its result; the artifacts and the curve become known in the same transaction.</summary>
     public Task SucceedAsync(
@@ -120,87 +200,57 @@ public sealed class JobLease
             },
             cancellationToken);
 
-    /// <summary>Gives the job back to the queue; ends it instead when its owner has asked for that meanwhile.</summary>
-    public Task RequeueAsync(string reason, TimeSpan delay, CancellationToken cancellationToken) =>
-        ChangeAsync(
-            (_, job, now) =>
+    /// <summary>Sets the job aside as its owner asked; ends it instead when its owner has asked for that meanwhile.</summary>
+    /// <param name="warning">A line for the job's story before that; null: none.</param>
+    /// <returns>Where the job stands now: a pause that was withdrawn puts it back in the queue.</returns>
+    public Task<JobStatus> ConfirmPausedAsync(string? warning, CancellationToken cancellationToken) =>
+        StopAsync((job, now) => job.ConfirmPaused(now), warning, cancellationToken);
+
+    /// <summary>Gives the job back to the queue: this worker shuts down. A job that is to end or to pause does that instead.</summary>
+    /// <param name="warning">A line for the job's story before that; null: none.</param>
+    /// <returns>Where the job stands now.</returns>
+    public Task<JobStatus> GiveBackAsync(string reason, string? warning, CancellationToken cancellationToken) =>
+        StopAsync((job, now) => job.Requeue(reason, RequeueCause.HandedOver, now, now), warning, cancellationToken);
+
+    /// <summary>Asks for another attempt after a failure of the platform. A job that is to end or to pause does that instead.</summary>
+    /// <returns>Where the job stands now.</returns>
+    public Task<JobStatus> RetryAsync(
+        string reason, TimeSpan delay, IReadOnlyList<Artifact> artifacts, CancellationToken cancellationToken) =>
+        StopAsync((job, now) => job.Requeue(reason, RequeueCause.PlatformFailure, now + delay, now), null, cancellationToken, artifacts);
+
+    private async Task<JobStatus> StopAsync(
+        Action<TrainingJob, DateTimeOffset> stop, string? warning, CancellationToken cancellationToken,
+        IReadOnlyList<Artifact>? artifacts = null)
+    {
+        var status = JobStatus.Running;
+        await ChangeAsync(
+            (db, job, now) =>
             {
+                db.Artifacts.AddRange(artifacts ?? []);
+                if (warning is not null)
+                {
+                    job.Record(EventLevel.Warn, JobEvent.MessageType, warning, null, now);
+                }
+
                 if (job.Status == JobStatus.Cancelling)
                 {
                     job.ConfirmCancelled(now);
                 }
                 else
                 {
-                    job.Requeue(reason, workerLost: false, now + delay, now);
+                    stop(job, now);
                 }
+
+                status = job.Status;
             },
             cancellationToken);
-
-    private async Task TryReportAsync(ProgressBatch batch, CancellationToken cancellationToken)
-    {
-        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        var last = await AdvanceAsync(db, batch, cancellationToken);
-        for (var i = 0; i < batch.Events.Count; i++)
-        {
-            var line = batch.Events[i];
-            db.Events.Add(new JobEvent
-            {
-                Id = Guid.CreateVersion7(line.At),
-                JobId = JobId,
-                Sequence = last - batch.Events.Count + i + 1,
-                Level = line.Level,
-                Type = line.Type,
-                Message = line.Message,
-                DataJson = line.DataJson,
-                CreatedAt = line.At,
-            });
-        }
-
-        await db.SaveChangesAsync(cancellationToken);
-        foreach (var metric in batch.Metrics)
-        {
-            await UpsertAsync(db, metric, cancellationToken);
-        }
-
-        await transaction.CommitAsync(cancellationToken);
+        return status;
     }
 
     private T One<T>(List<T> rows) => rows.Count == 1 ? rows[0] : throw new LeaseLostException(JobId, Token);
 
     private IQueryable<TrainingJob> Mine(AppDbContext db) => db.Jobs.Where(
         j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling));
-
-    /// <summary>Moves the row on and reserves the numbers of the batch's events. The row stays locked until the transaction ends,
-    /// so events become visible in the order of their numbers.</summary>
-    private async Task<long> AdvanceAsync(AppDbContext db, ProgressBatch batch, CancellationToken cancellationToken)
-    {
-        var sql = $$"""
-            UPDATE jobs SET
-                last_event_sequence = last_event_sequence + {2}, phase = COALESCE({3}, phase), step = COALESCE({4}, step),
-                total_steps = COALESCE({5}, total_steps), trained_tokens = COALESCE({6}, trained_tokens),
-                last_progress_at = {{db.NowSql}} {{db.TouchSql}}
-            WHERE {{Held}} RETURNING last_event_sequence AS "Value"
-            """;
-        return One(await db.Database.SqlQueryRaw<long>(
-            sql, JobId, Token, batch.Events.Count, batch.Phase!, batch.Step!, batch.TotalSteps!, batch.TrainedTokens!)
-            .ToListAsync(cancellationToken));
-    }
-
-    private async Task UpsertAsync(AppDbContext db, MetricLine metric, CancellationToken cancellationToken)
-    {
-        // Within one attempt the figures of a step add up; a later attempt's replace those of an earlier one.
-        var sql = $$"""
-            INSERT INTO job_metrics (job_id, step, kind, attempt, values_json, created_at)
-            VALUES ({0}, {1}, {2}, {3}, {{db.JsonSql("{4}")}}, {5})
-            ON CONFLICT (job_id, step, kind) DO UPDATE SET
-                values_json = CASE WHEN job_metrics.attempt = excluded.attempt
-                    THEN {{db.MergedJsonSql("job_metrics.values_json", "excluded.values_json")}} ELSE excluded.values_json END,
-                attempt = excluded.attempt, created_at = excluded.created_at
-            """;
-        object[] values = [JobId, metric.Step, metric.Kind, Attempt, metric.ValuesJson, db.TimeParameter(metric.At)];
-        await db.Database.ExecuteSqlRawAsync(sql, values, cancellationToken);
-    }
 
     private async Task ChangeAsync(Action<AppDbContext, TrainingJob, DateTimeOffset> change, CancellationToken cancellationToken)
     {

@@ -13,6 +13,7 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
     /// <returns>The lease; null when nothing waits.</returns>
     public async Task<JobLease?> ClaimAsync(string worker, TimeSpan lease, CancellationToken cancellationToken)
     {
+        var requested = clock.GetTimestamp();
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var materialized = db.SkipLockedSql.Length > 0 ? "MATERIALIZED" : "";
@@ -27,19 +28,21 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
             UPDATE jobs SET
                 status = 'running', attempt = attempt + 1, lease_token = lease_token + 1, lease_owner = {0},
                 lease_expires_at = {{db.LaterSql("{1}")}}, last_progress_at = {{db.NowSql}},
+                attempt_started_at = {{db.NowSql}}, stalled_since = NULL,
                 started_at = COALESCE(started_at, {{db.NowSql}}), last_event_sequence = last_event_sequence + 1 {{db.TouchSql}}
             WHERE id IN (SELECT id FROM candidate) AND status = 'queued'
             RETURNING id AS "JobId", project_id AS "ProjectId", attempt AS "Attempt", lease_token AS "LeaseToken",
+                failure_count AS "FailureCount", run_seconds AS "RunSeconds", max_run_seconds AS "MaxRunSeconds",
                 last_event_sequence AS "EventSequence", {{db.NowMicrosecondsSql}} AS "NowMicroseconds"
             """;
-        var rows = await db.Database.SqlQueryRaw<ClaimedRow>(sql, worker, lease.TotalSeconds).ToListAsync(cancellationToken);
+        var rows = await db.Database.SqlQueryRaw<ClaimedJob>(sql, worker, lease.TotalSeconds).ToListAsync(cancellationToken);
         if (rows.Count == 0)
         {
             return null;
         }
 
         var claimed = rows[0];
-        var now = Data.UnixMicroseconds.ToTime(claimed.NowMicroseconds);
+        var now = claimed.Now;
         var history = $$"""
             INSERT INTO job_transitions (job_id, ordinal, status, at, reason)
             SELECT {0}, COALESCE(MAX(ordinal), 0) + 1, 'running', {{db.NowSql}}, {1} FROM job_transitions WHERE job_id = {0}
@@ -57,12 +60,12 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         });
         await db.SaveChangesAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
-        return new JobLease(contexts, clock, claimed.JobId, claimed.ProjectId, claimed.Attempt, claimed.LeaseToken);
+        return new JobLease(contexts, clock, claimed, lease, requested);
     }
 
     /// <summary>
     /// Takes jobs back from lost workers: into the queue with a growing delay, to <c>worker_lost</c> above the cap, to
-    /// <c>cancelled</c> when their owner had asked for it.
+    /// <c>cancelled</c> or <c>paused</c> when their owner had asked for that.
     /// </summary>
     /// <param name="expiredOnly">Only jobs whose lease has run out by the database's clock.</param>
     /// <param name="maxRecoveries">A job that has already come back this often fails.</param>
@@ -110,7 +113,7 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         {
             job.ConfirmCancelled(now);
         }
-        else if (job.RecoveryCount >= maxRecoveries)
+        else if (job.RecoveryCount >= maxRecoveries && job.PauseRequestedAt is null)
         {
             var message = $"The job lost its worker {job.RecoveryCount + 1} times; ask the operator to look at the workers' logs.";
             job.Fail(new JobFailure(FailureCodes.WorkerLost, message, null, null), now);
@@ -118,10 +121,7 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         else
         {
             var delay = Math.Min(backOff.TotalSeconds * Math.Pow(2, Math.Min(job.RecoveryCount, 20)), 600);
-            job.Requeue("its worker was lost", workerLost: true, now.AddSeconds(delay), now);
+            job.Requeue("its worker was lost", RequeueCause.WorkerLost, now.AddSeconds(delay), now);
         }
     }
-
-    private sealed record ClaimedRow(
-        Guid JobId, Guid ProjectId, int Attempt, long LeaseToken, long EventSequence, long NowMicroseconds);
 }

@@ -3,7 +3,11 @@ using TrainingService.Domain.Jobs;
 namespace TrainingService.Infrastructure.Jobs;
 
 /// <summary>A line for a job's story.</summary>
-public sealed record EventLine(EventLevel Level, string Type, string Message, string? DataJson, DateTimeOffset At);
+public sealed record EventLine(EventLevel Level, string Type, string Message, string? DataJson, DateTimeOffset At)
+{
+    /// <summary>Given once: a write whose answer was lost is recognised by it.</summary>
+    public Guid Id { get; } = Guid.CreateVersion7(At);
+}
 
 /// <summary>Figures of one step.</summary>
 /// <param name="Kind"><c>train</c> or <c>eval</c>.</param>

@@ -14,7 +14,7 @@ internal sealed record CachedFile(string Path, string StorageKey, string Sha256)
 internal sealed class ArtifactCache(IArtifactStore store, WorkerPaths paths)
 {
     /// <summary>A folder with these files, each checked against its sha256.</summary>
-    /// <exception cref="ArtifactStoreException">A file is missing, or is not what it was when it was stored.</exception>
+    /// <exception cref="DamagedFileException">A file is missing, or is not what it was when it was stored.</exception>
     public async Task<string> FolderAsync(IReadOnlyList<CachedFile> files, CancellationToken cancellationToken)
     {
         var list = string.Join('\n', files.OrderBy(file => file.Path, StringComparer.Ordinal).Select(file => $"{file.Sha256} {file.Path}"));
@@ -60,19 +60,19 @@ internal sealed class ArtifactCache(IArtifactStore store, WorkerPaths paths)
         var path = Path.GetFullPath(Path.Combine(folder, file.Path));
         if (!path.StartsWith(Path.GetFullPath(folder) + Path.DirectorySeparatorChar, StringComparison.Ordinal))
         {
-            throw new ArtifactStoreException($"'{file.Path}' would leave its folder.");
+            throw new DamagedFileException($"'{file.Path}' would leave its folder.");
         }
 
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
         await using var content = await store.OpenReadAsync(file.StorageKey, null, cancellationToken)
-            ?? throw new ArtifactStoreException($"'{file.StorageKey}' is missing in the artifact store.");
+            ?? throw new DamagedFileException($"'{file.StorageKey}' is missing in the artifact store.");
         await using var target = new FileStream(path, FileMode.Create, FileAccess.ReadWrite, FileShare.None, 1 << 16, useAsync: true);
         await content.CopyToAsync(target, 1 << 16, cancellationToken);
         target.Position = 0;
         var sha256 = Convert.ToHexStringLower(await SHA256.HashDataAsync(target, cancellationToken));
         if (sha256 != file.Sha256)
         {
-            throw new ArtifactStoreException($"'{file.StorageKey}' has sha256 {sha256}; it was stored with {file.Sha256}.");
+            throw new DamagedFileException($"'{file.StorageKey}' has sha256 {sha256}; it was stored with {file.Sha256}.");
         }
     }
 }

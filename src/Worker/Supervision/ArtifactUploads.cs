@@ -8,14 +8,16 @@ using TrainingService.Training.Checkpoints;
 namespace TrainingService.Worker.Supervision;
 
 /// <summary>Carries what an attempt leaves behind to the artifact store.</summary>
-internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
+internal static class ArtifactUploads
 {
     public const string LogPath = "logs/train.log";
 
+    private const string DataReportPath = "data/report.json";
+
     /// <summary>Uploads every file of the finished run, then its manifest: readers trust nothing that no manifest names.</summary>
     /// <exception cref="IOException">A file differs from what the training process wrote.</exception>
-    public async Task<IReadOnlyList<Artifact>> UploadRunAsync(
-        JobLease lease, TrainingSpec submitted, string work, CancellationToken cancellationToken)
+    public static async Task<IReadOnlyList<Artifact>> UploadRunAsync(
+        JobLease lease, FencedStore store, TrainingSpec submitted, string work, CancellationToken cancellationToken)
     {
         // The training process saw local paths; the artifact says what was asked for.
         await File.WriteAllTextAsync(Path.Combine(work, "spec.json"), SpecJson.Serialize(submitted), cancellationToken);
@@ -26,7 +28,7 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
         // The log grows until the process has ended, after it wrote its manifest; it is added below.
         foreach (var file in written.Files.Where(file => file.Path != LogPath))
         {
-            var saved = await PutAsync(lease, work, file.Path, file.ContentType, cancellationToken);
+            var saved = await PutAsync(lease, store, work, file.Path, file.ContentType, cancellationToken);
             if (file.Path != "spec.json" && saved.Sha256 != file.Sha256)
             {
                 throw new IOException($"{file.Path} changed after the training process had finished.");
@@ -35,7 +37,7 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
             stored.Add(file with { Bytes = saved.Bytes, Sha256 = saved.Sha256 });
         }
 
-        if (await PutLogAsync(lease, work, cancellationToken) is { } log)
+        if (await PutIfThereAsync(lease, store, work, LogPath, "text/plain", cancellationToken) is { } log)
         {
             stored.Add(log);
         }
@@ -47,12 +49,21 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
         return [.. stored.Select(file => ArtifactOf(lease, file))];
     }
 
-    /// <summary>Uploads the log of an attempt that did not succeed.</summary>
-    public async Task<IReadOnlyList<Artifact>> UploadLogAsync(JobLease lease, string work, CancellationToken cancellationToken) =>
-        await PutLogAsync(lease, work, cancellationToken) is { } log ? [ArtifactOf(lease, log)] : [];
+    /// <summary>Uploads what tells why an attempt has no result: its log, and what was found in the data.</summary>
+    public static async Task<IReadOnlyList<Artifact>> UploadEvidenceAsync(
+        JobLease lease, FencedStore store, string work, CancellationToken cancellationToken)
+    {
+        ManifestFile?[] files =
+        [
+            await PutIfThereAsync(lease, store, work, LogPath, "text/plain", cancellationToken),
+            await PutIfThereAsync(lease, store, work, DataReportPath, "application/json", cancellationToken),
+        ];
+        return [.. files.OfType<ManifestFile>().Select(file => ArtifactOf(lease, file))];
+    }
 
     /// <summary>Stores the run's curve as a file of its own, which outlives its artifacts; null when there is none.</summary>
-    public async Task<DataFile?> UploadResultsAsync(JobLease lease, string work, CancellationToken cancellationToken)
+    public static async Task<DataFile?> UploadResultsAsync(
+        JobLease lease, FencedStore store, string work, CancellationToken cancellationToken)
     {
         var path = Path.Combine(work, "metrics", "results.csv");
         if (!File.Exists(path))
@@ -60,7 +71,7 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
             return null;
         }
 
-        var id = Guid.CreateVersion7(clock.GetUtcNow());
+        var id = Guid.CreateVersion7(lease.Now());
         await using var content = File.OpenRead(path);
         var stored = await store.PutAsync($"projects/{lease.ProjectId:N}/files/{id:N}", content, "text/csv", cancellationToken);
         return new DataFile
@@ -72,7 +83,7 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
             Bytes = stored.Bytes,
             Sha256 = stored.Sha256,
             StorageKey = stored.Key,
-            CreatedAt = clock.GetUtcNow(),
+            CreatedAt = lease.Now(),
         };
     }
 
@@ -88,19 +99,20 @@ internal sealed class ArtifactUploads(IArtifactStore store, TimeProvider clock)
         StorageKey = lease.StoragePrefix + file.Path,
     };
 
-    private async Task<ManifestFile?> PutLogAsync(JobLease lease, string work, CancellationToken cancellationToken)
+    private static async Task<ManifestFile?> PutIfThereAsync(
+        JobLease lease, FencedStore store, string work, string path, string contentType, CancellationToken cancellationToken)
     {
-        if (!File.Exists(Path.Combine(work, LogPath)))
+        if (!File.Exists(Path.Combine(work, path)))
         {
             return null;
         }
 
-        var saved = await PutAsync(lease, work, LogPath, "text/plain", cancellationToken);
-        return new ManifestFile(LogPath, saved.Bytes, saved.Sha256, "text/plain");
+        var saved = await PutAsync(lease, store, work, path, contentType, cancellationToken);
+        return new ManifestFile(path, saved.Bytes, saved.Sha256, contentType);
     }
 
-    private async Task<StoredObject> PutAsync(
-        JobLease lease, string work, string path, string contentType, CancellationToken cancellationToken)
+    private static async Task<StoredObject> PutAsync(
+        JobLease lease, FencedStore store, string work, string path, string contentType, CancellationToken cancellationToken)
     {
         await using var content = File.OpenRead(Path.Combine(work, path));
         return await store.PutAsync(lease.StoragePrefix + path, content, contentType, cancellationToken);

@@ -11,13 +11,23 @@ using TrainingService.Training.Checkpoints;
 namespace TrainingService.Worker.Supervision;
 
 /// <summary>Carries checkpoints to the artifact store one after the other, while the training goes on.</summary>
+/// <remarks>
+/// While the store is away the newest checkpoint waits for it and older ones are given up: a run needs only one to go on from, and none
+/// to end well.
+/// </remarks>
+/// <param name="resumedFrom">The step from which this attempt went on.</param>
+/// <param name="keep">Newest checkpoints that stay in the store; the best one stays besides.</param>
 internal sealed partial class CheckpointUploads(
-    JobLease lease, string work, IArtifactStore store, TimeProvider clock, ILogger logger)
+    JobLease lease, string work, FencedStore store, int resumedFrom, int keep, TimeProvider clock, ILogger logger)
 {
     /// <summary>What was measured before a checkpoint is kept beside it, so that an attempt elsewhere goes on with the whole curve.</summary>
     public static readonly IReadOnlyList<string> MetricFiles = ["metrics.jsonl", "results.csv", "data_order.csv"];
 
     private readonly Channel<CheckpointReport> _queue = Channel.CreateUnbounded<CheckpointReport>();
+    private bool _insist;
+
+    /// <summary>The step from which the job can go on anywhere; zero: from the start.</summary>
+    public int StoredStep { get; private set; } = resumedFrom;
 
     public static string LocalFolder(string work, int step) =>
         Path.Combine(work, "checkpoints", string.Create(CultureInfo.InvariantCulture, $"step-{step:D6}"));
@@ -27,24 +37,61 @@ internal sealed partial class CheckpointUploads(
     public void Add(CheckpointReport checkpoint) => _queue.Writer.TryWrite(checkpoint);
 
     /// <summary>No more will come: <see cref="RunAsync"/> ends after the last one.</summary>
-    public void Complete() => _queue.Writer.TryComplete();
+    /// <param name="insist">Whether the last one is worth waiting for a store that is away, until the token fires.</param>
+    public void Complete(bool insist)
+    {
+        _insist = insist;
+        _queue.Writer.TryComplete();
+    }
 
+    /// <param name="cancellationToken">Gives up what is not stored yet.</param>
+    /// <exception cref="LeaseLostException">The job is another worker's now.</exception>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
-        await foreach (var checkpoint in _queue.Reader.ReadAllAsync(cancellationToken))
+        try
+        {
+            await foreach (var checkpoint in _queue.Reader.ReadAllAsync(cancellationToken))
+            {
+                await KeepTryingAsync(checkpoint, cancellationToken);
+            }
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            // The last stored checkpoint stands; resuming from any of them ends in the same bytes.
+        }
+    }
+
+    private async Task KeepTryingAsync(CheckpointReport checkpoint, CancellationToken cancellationToken)
+    {
+        for (var pause = TimeSpan.FromSeconds(0.5); ; pause = TimeSpan.FromSeconds(Math.Min(pause.TotalSeconds * 2, 15)))
         {
             try
             {
                 await UploadAsync(checkpoint, cancellationToken);
+                return;
             }
             catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
             {
                 Pruned(lease.JobId, checkpoint.Step);
+                return;
             }
-            catch (Exception e) when (e is IOException or ArtifactStoreException)
+            catch (Exception e) when (e is IOException || Patience.MayPass(e))
             {
-                // The run needs no checkpoint to end well; the next one may get through.
                 NotStored(lease.JobId, checkpoint.Step, e);
+            }
+
+            if (_queue.Reader.Completion.IsCompleted && !_insist)
+            {
+                return;
+            }
+
+            using var newer = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            await Task.WhenAny(_queue.Reader.WaitToReadAsync(newer.Token).AsTask(), Task.Delay(pause, clock, newer.Token));
+            await newer.CancelAsync();
+            cancellationToken.ThrowIfCancellationRequested();
+            while (_queue.Reader.TryRead(out var next))
+            {
+                checkpoint = next;
             }
         }
     }
@@ -82,10 +129,28 @@ internal sealed partial class CheckpointUploads(
             Best = checkpoint.Best,
             MetricsJson = JsonSerializer.Serialize(checkpoint.Metrics),
             StoragePrefix = prefix,
-            CreatedAt = clock.GetUtcNow(),
+            CreatedAt = lease.Now(),
         };
-        await Database.PersistAsync(
-            () => lease.AddCheckpointAsync(row, $"Checkpoint saved at step {checkpoint.Step}.", cancellationToken), clock, logger);
+        var message = $"Checkpoint saved at step {checkpoint.Step}.";
+        await Patience.PersistAsync(() => lease.AddCheckpointAsync(row, message, cancellationToken), clock, logger, cancellationToken);
+        StoredStep = checkpoint.Step;
+        await PruneAsync(cancellationToken);
+    }
+
+    /// <summary>Removes what the training process has pruned on its disk too. The row goes first: what a row names is there.</summary>
+    private async Task PruneAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            foreach (var prefix in await lease.PruneCheckpointsAsync(keep, cancellationToken))
+            {
+                await store.DeleteFolderAsync(prefix, cancellationToken);
+            }
+        }
+        catch (Exception e) when (Patience.MayPass(e))
+        {
+            NotPruned(lease.JobId, e);
+        }
     }
 
     private async Task<StoredObject> PutAsync(string key, string path, string contentType, CancellationToken cancellationToken)
@@ -97,6 +162,9 @@ internal sealed partial class CheckpointUploads(
     [LoggerMessage(30, LogLevel.Information, "Job {JobId}: the checkpoint of step {Step} was pruned before it was stored")]
     private partial void Pruned(Guid jobId, int step);
 
-    [LoggerMessage(31, LogLevel.Warning, "Job {JobId}: the checkpoint of step {Step} could not be stored")]
+    [LoggerMessage(31, LogLevel.Warning, "Job {JobId}: the checkpoint of step {Step} is not stored yet")]
     private partial void NotStored(Guid jobId, int step, Exception exception);
+
+    [LoggerMessage(32, LogLevel.Warning, "Job {JobId}: an old checkpoint could not be removed; the clean-up of the store will")]
+    private partial void NotPruned(Guid jobId, Exception exception);
 }

@@ -3,6 +3,7 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
+using TrainingService.Infrastructure.Data;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
 
@@ -10,25 +11,31 @@ namespace TrainingService.Worker.Supervision;
 
 /// <summary>Leads one attempt of one job from claim to end. Every path ends in a legal state of the job, or in a lost lease.</summary>
 internal sealed partial class JobAttempt(
-    JobInputs inputs, ArtifactUploads uploads, IArtifactStore store, WorkerPaths paths, IOptions<WorkerOptions> options,
-    TimeProvider clock, ILogger<JobAttempt> logger)
+    JobInputs inputs, ChildRun child, Settlement settlement, IArtifactStore store, WorkerPaths paths,
+    IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobAttempt> logger)
 {
+    private static readonly TimeSpan EvidencePatience = TimeSpan.FromSeconds(30);
+
+    private readonly WorkerOptions _options = options.Value;
+
     /// <param name="stopping">Fires when the worker shuts down.</param>
     public async Task RunAsync(JobLease lease, CancellationToken stopping)
     {
         var work = paths.Attempt(lease.JobId, lease.Attempt);
-        var reports = new ReportBuffer(clock);
+        var reports = new ReportBuffer(lease.Now);
         using var stop = new StopRequest();
         using var shutdown = stopping.Register(() => stop.Set(StopReason.Shutdown));
         using var watchEnd = new CancellationTokenSource();
-        var watch = new LeaseWatch(lease, reports, stop, options.Value, clock, logger).RunAsync(watchEnd.Token);
+        var watch = new LeaseWatch(lease, reports, stop, _options, clock, logger).RunAsync(watchEnd.Token);
         try
         {
             Started(lease.JobId, lease.Attempt);
-            var outcome = await TryAsync(lease, work, reports, stop);
+            var fenced = new FencedStore(store, lease, TimeSpan.FromSeconds(_options.LeaseSeconds), reports.Touch, clock, logger);
+            var outcome = await TryAsync(lease, fenced, work, reports, stop);
+            var evidence = await EvidenceAsync(lease, fenced, work, stop, outcome);
             await watchEnd.CancelAsync();
             await watch;
-            await SettleAsync(lease, work, stop.Reason, outcome);
+            await settlement.SettleAsync(lease, stop.Reason, outcome, evidence);
         }
         catch (LeaseLostException)
         {
@@ -38,220 +45,158 @@ internal sealed partial class JobAttempt(
         {
             await watchEnd.CancelAsync();
             await watch;
-            if (Directory.Exists(work))
-            {
-                Directory.Delete(work, recursive: true);
-            }
+            Clean(work);
         }
     }
 
-    /// <summary>A run that is complete and stored, or why there is none.</summary>
-    private sealed record Outcome(string? FineTunedModel, IReadOnlyList<Artifact> Artifacts, Domain.Files.DataFile? Results, JobFailure? Failure);
-
-    private static Outcome Failed(string code, string message, string? param = null, string? log = null) =>
-        new(null, [], null, new JobFailure(code, message, param, log));
-
-    /// <summary>Null: stopped before it could end.</summary>
-    private async Task<Outcome?> TryAsync(JobLease lease, string work, ReportBuffer reports, StopRequest stop)
+    private async Task<Outcome> TryAsync(JobLease lease, FencedStore fenced, string work, ReportBuffer reports, StopRequest stop)
     {
         try
         {
             Directory.CreateDirectory(work);
             reports.Add(new PhaseReport("downloading"));
-            var prepared = await inputs.PrepareAsync(lease, work, stop.Token);
-            var (failure, done) = await TrainAsync(lease, prepared, work, reports, stop);
-            if (failure is not null)
-            {
-                return new Outcome(null, [], null, failure);
-            }
-
-            if (stop.Reason is StopReason.LeaseLost or StopReason.Cancelled || done is null)
-            {
-                return null;
-            }
-
-            reports.Add(new PhaseReport("uploading"));
-            var artifacts = await uploads.UploadRunAsync(lease, prepared.Spec, work, CancellationToken.None);
-            var results = await uploads.UploadResultsAsync(lease, work, CancellationToken.None);
-            return new Outcome(NameOf(prepared), artifacts, results, null);
+            PreparedJob? prepared = null;
+            await KeepTrying(async () => prepared = await inputs.PrepareAsync(lease, work, stop.Token), stop.Token);
+            return await TrainAsync(lease, fenced, prepared!, work, reports, stop);
         }
         catch (OperationCanceledException) when (stop.Reason != StopReason.None)
         {
-            return null;
+            return new Outcome.Stopped(null);
         }
         catch (TrainingException e)
         {
-            return Failed(AttemptEnd.CodeOf(e.Code), e.Message, e.Param);
+            return Broken(AttemptEnd.CodeOf(e.Code), e.Message, e.Param);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArtifactStoreException)
+        catch (IOException e) when (DiskFull.Is(e))
         {
-            StorageFailed(lease.JobId, e);
-            return Failed(FailureCodes.Storage, "The worker could not read or write the job's files; try again, or ask the operator to look at the worker's log.");
+            FilesFailed(lease.JobId, e);
+            return Broken(FailureCodes.Storage, DiskFull.Sentence(paths.Root));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArtifactStoreException or DamagedFileException)
+        {
+            FilesFailed(lease.JobId, e);
+            return Broken(FailureCodes.Storage, "The worker could not read or write the job's files; try again, or ask the operator to look at the worker's log.");
+        }
+        catch (Exception e) when (e is not LeaseLostException)   // the edge of an attempt: whatever it met, the job gets an answer
+        {
+            Defect(lease.JobId, lease.Attempt, e);
+            return Broken(
+                DatabaseFailure.MayPass(e) ? FailureCodes.Storage : FailureCodes.Internal,
+                "The worker met a failure of its own; ask the operator to look at the worker's log.");
         }
     }
 
-    /// <returns>The failure, if any; the second member is null when the process was stopped before its end.</returns>
-    private async Task<(JobFailure? Failure, DoneReport? Done)> TrainAsync(
-        JobLease lease, PreparedJob prepared, string work, ReportBuffer reports, StopRequest stop)
+    private async Task<Outcome> TrainAsync(
+        JobLease lease, FencedStore fenced, PreparedJob prepared, string work, ReportBuffer reports, StopRequest stop)
     {
-        var specFile = Path.Combine(work, ".spec.json");
-        await File.WriteAllTextAsync(specFile, SpecJson.Serialize(prepared.Local), stop.Token);
-        using var log = new LogTail(Path.Combine(work, ArtifactUploads.LogPath));
-        var checkpoints = new CheckpointUploads(lease, work, store, clock, logger);
-        var uploading = checkpoints.RunAsync(CancellationToken.None);
-        DoneReport? done = null;
-        FailedReport? failed = null;
-        int exitCode;
-        bool stopped;
-        using (var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, prepared.ModelName))
+        // A checkpoint is worth the whole grace of a pause or a shutdown, and nothing to a job that ends.
+        using var saving = new StopGrace(
+            stop, reason => reason >= StopReason.Cancelled ? TimeSpan.Zero : ChildRun.GraceOf(reason, _options), clock);
+        var checkpoints = new CheckpointUploads(
+            lease, work, fenced, prepared.ResumedFrom, prepared.Spec.Checkpoints.Keep, clock, logger);
+        var storing = StoreAsync(checkpoints, stop, saving.Token);
+        ChildEnd end;
+        try
         {
-            using var ended = new CancellationTokenSource();
-            var obeying = ObeyAsync(process, stop, ended.Token);
-            exitCode = await process.ReadAsync(
-                report =>
-                {
-                    reports.Add(report);
-                    switch (report)
-                    {
-                        case CheckpointReport checkpoint:
-                            checkpoints.Add(checkpoint);
-                            break;
-                        case DoneReport last:
-                            done = last;
-                            break;
-                        case FailedReport last:
-                            failed = last;
-                            break;
-                        default:
-                            break;
-                    }
-                },
-                log.Add);
-            await ended.CancelAsync();
-            await obeying;
-            stopped = done is null && failed is null && stop.Reason != StopReason.None;
+            end = await child.RunAsync(prepared, work, reports, checkpoints, stop);
+        }
+        finally
+        {
+            checkpoints.Complete(insist: stop.Reason != StopReason.None);
+            await storing;
         }
 
-        checkpoints.Complete();
-        await uploading;
-        return stopped ? (null, null) : (AttemptEnd.FailureOf(exitCode, done, failed, log.Read()), done);
+        if (end.Failure is { } failure)
+        {
+            return new Outcome.Broken(failure);
+        }
+
+        if (end.Done is null)
+        {
+            return new Outcome.Stopped(WarningOf(end, checkpoints.StoredStep));
+        }
+
+        // A complete run is worth waiting for, but not longer than its owner or the shutdown allows.
+        reports.Add(new PhaseReport("uploading"));
+        using var uploading = new StopGrace(
+            stop,
+            reason => reason switch
+            {
+                StopReason.Deadline => null,
+                StopReason.Shutdown => ChildRun.GraceOf(reason, _options),
+                _ => TimeSpan.Zero,
+            },
+            clock);
+        IReadOnlyList<Artifact> artifacts = [];
+        Domain.Files.DataFile? results = null;
+        await KeepTrying(async () => artifacts = await ArtifactUploads.UploadRunAsync(lease, fenced, prepared.Spec, work, uploading.Token), uploading.Token);
+        await KeepTrying(async () => results = await ArtifactUploads.UploadResultsAsync(lease, fenced, work, uploading.Token), uploading.Token);
+        return new Outcome.Complete(NameOf(prepared), artifacts, results);
     }
 
-    /// <summary>Passes a stop request on to the training process, and kills it when it does not obey.</summary>
-    private async Task ObeyAsync(TrainingProcess process, StopRequest stop, CancellationToken ended)
+    private static async Task StoreAsync(CheckpointUploads checkpoints, StopRequest stop, CancellationToken cancellationToken)
     {
         try
         {
-            using (var either = CancellationTokenSource.CreateLinkedTokenSource(stop.Token, ended))
-            {
-                await FiredAsync(either.Token);
-            }
-
-            if (ended.IsCancellationRequested)
-            {
-                return;
-            }
-
-            var (command, grace) = stop.Reason switch
-            {
-                StopReason.Shutdown => ("checkpoint-and-stop", options.Value.ShutdownGraceSeconds),
-                StopReason.Cancelled or StopReason.Deadline => ("cancel", options.Value.CancelGraceSeconds),
-                StopReason.LeaseLost => ("cancel", 0),
-                StopReason.None => throw new InvalidOperationException("A stop request has a reason."),
-            };
-            await process.SendAsync(command);
-            await Task.Delay(TimeSpan.FromSeconds(grace), clock, ended);
-            process.Kill();
+            await checkpoints.RunAsync(cancellationToken);
         }
-        catch (OperationCanceledException) when (ended.IsCancellationRequested)
+        catch (LeaseLostException)
         {
-            // It obeyed in time.
+            stop.Set(StopReason.LeaseLost);
         }
     }
 
-    private static async Task FiredAsync(CancellationToken token)
+    private static string? WarningOf(ChildEnd end, int stored)
     {
-        var fired = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        await using var registration = token.Register(fired.SetResult);
-        await fired.Task;
+        var place = stored == 0 ? "the start" : FormattableString.Invariant($"step {stored}");
+        return end.LastStep <= stored
+            ? null
+            : FormattableString.Invariant($"The checkpoint of step {end.LastStep} could not be stored in time; the job will go on from {place}, with the same result.");
     }
 
-    private async Task SettleAsync(JobLease lease, string work, StopReason reason, Outcome? outcome)
+    /// <summary>The log of an attempt without a result helps, but its absence must not keep the job from its end.</summary>
+    private async Task<IReadOnlyList<Artifact>> EvidenceAsync(
+        JobLease lease, FencedStore fenced, string work, StopRequest stop, Outcome outcome)
     {
-        if (reason == StopReason.LeaseLost)
+        var wanted = outcome is Outcome.Broken || (outcome is Outcome.Stopped && stop.Reason is StopReason.Cancelled or StopReason.Deadline);
+        if (!wanted || stop.Reason == StopReason.LeaseLost)
         {
-            throw new LeaseLostException(lease.JobId, lease.Token);
+            return [];
         }
 
-        if (outcome?.FineTunedModel is { } model)
-        {
-            await Persist(() => lease.SucceedAsync(model, outcome.Artifacts, outcome.Results, CancellationToken.None));
-            Succeeded(lease.JobId, model);
-            return;
-        }
-
-        var log = await LogAsync(lease, work);
-        switch (outcome, reason)
-        {
-            case (_, StopReason.Cancelled):
-                await Persist(() => lease.ConfirmCancelledAsync(log, CancellationToken.None));
-                Cancelled(lease.JobId);
-                break;
-            case (null, StopReason.Shutdown):
-                await Persist(() => lease.RequeueAsync("its worker shut down", TimeSpan.Zero, CancellationToken.None));
-                GivenBack(lease.JobId);
-                break;
-            case (_, StopReason.Deadline):
-                var seconds = options.Value.MaxRunSeconds;
-                await FailAsync(lease, log, new JobFailure(
-                    FailureCodes.Timeout,
-                    FormattableString.Invariant($"The job ran for longer than the {seconds} s that this service allows; train fewer steps, or ask the operator for more."),
-                    "schedule",
-                    null));
-                break;
-            case ({ Failure: { } failure }, _):
-                await FailOrRetryAsync(lease, log, failure);
-                break;
-            default:
-                throw new InvalidOperationException($"Job {lease.JobId} stopped without a reason.");
-        }
-    }
-
-    private async Task FailOrRetryAsync(JobLease lease, IReadOnlyList<Artifact> log, JobFailure failure)
-    {
-        if (failure.Responsibility == Responsibility.Platform && lease.Attempt < options.Value.MaxAttempts)
-        {
-            var delay = TimeSpan.FromSeconds(Math.Min(options.Value.RetrySeconds * Math.Pow(2, lease.Attempt - 1), 600));
-            await Persist(() => lease.RequeueAsync($"{failure.Code}: {failure.Message}", delay, CancellationToken.None));
-            Retried(lease.JobId, failure.Code);
-        }
-        else
-        {
-            await FailAsync(lease, log, failure);
-        }
-    }
-
-    private async Task FailAsync(JobLease lease, IReadOnlyList<Artifact> log, JobFailure failure)
-    {
-        await Persist(() => lease.FailAsync(failure, log, CancellationToken.None));
-        FailedFor(lease.JobId, failure.Code, failure.Message);
-    }
-
-    /// <summary>The log helps, but its absence must not keep the job from its end.</summary>
-    private async Task<IReadOnlyList<Artifact>> LogAsync(JobLease lease, string work)
-    {
+        var patience = stop.Reason == StopReason.Cancelled ? TimeSpan.FromSeconds(_options.CancelGraceSeconds) : EvidencePatience;
+        using var limit = new CancellationTokenSource(patience, clock);
         try
         {
-            return await uploads.UploadLogAsync(lease, work, CancellationToken.None);
+            return await ArtifactUploads.UploadEvidenceAsync(lease, fenced, work, limit.Token);
         }
-        catch (Exception e) when (e is IOException or ArtifactStoreException)
+        catch (Exception e) when (e is IOException or OperationCanceledException || Patience.MayPass(e))
         {
-            StorageFailed(lease.JobId, e);
+            FilesFailed(lease.JobId, e);
             return [];
         }
     }
 
-    private Task Persist(Func<Task> write) => Database.PersistAsync(write, clock, logger);
+    private Task KeepTrying(Func<Task> work, CancellationToken cancellationToken) => Patience.KeepTryingAsync(
+        work, Patience.MayPass, TimeSpan.FromSeconds(_options.StorePatienceSeconds), clock, logger, cancellationToken);
+
+    private void Clean(string work)
+    {
+        try
+        {
+            if (Directory.Exists(work))
+            {
+                Directory.Delete(work, recursive: true);
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            NotCleaned(work, e);   // the next start of a worker tries again
+        }
+    }
+
+    private static Outcome.Broken Broken(string code, string message, string? param = null) =>
+        new(new JobFailure(code, message, param, null));
 
     private static string NameOf(PreparedJob job) =>
         $"ft:{job.ModelName}:{job.ProjectName}:{job.Suffix}:{RandomNumberGenerator.GetString("abcdefghijklmnopqrstuvwxyz0123456789", 8)}";
@@ -259,24 +204,15 @@ internal sealed partial class JobAttempt(
     [LoggerMessage(1, LogLevel.Information, "Job {JobId}: attempt {Attempt} starts")]
     private partial void Started(Guid jobId, int attempt);
 
-    [LoggerMessage(2, LogLevel.Information, "Job {JobId} succeeded as {Model}")]
-    private partial void Succeeded(Guid jobId, string model);
-
-    [LoggerMessage(3, LogLevel.Information, "Job {JobId} was cancelled")]
-    private partial void Cancelled(Guid jobId);
-
-    [LoggerMessage(4, LogLevel.Information, "Job {JobId} goes back to the queue: this worker shuts down")]
-    private partial void GivenBack(Guid jobId);
-
-    [LoggerMessage(5, LogLevel.Warning, "Job {JobId} failed with {Code} and gets another attempt")]
-    private partial void Retried(Guid jobId, string code);
-
-    [LoggerMessage(6, LogLevel.Information, "Job {JobId} failed with {Code}: {Reason}")]
-    private partial void FailedFor(Guid jobId, string code, string reason);
-
-    [LoggerMessage(7, LogLevel.Warning, "Job {JobId}: the lease of attempt {Attempt} is lost; stopped without a write")]
+    [LoggerMessage(2, LogLevel.Warning, "Job {JobId}: the lease of attempt {Attempt} is lost; stopped without a write")]
     private partial void LeaseLost(Guid jobId, int attempt);
 
-    [LoggerMessage(8, LogLevel.Warning, "Job {JobId}: files could not be read or written")]
-    private partial void StorageFailed(Guid jobId, Exception exception);
+    [LoggerMessage(3, LogLevel.Warning, "Job {JobId}: files could not be read or written")]
+    private partial void FilesFailed(Guid jobId, Exception exception);
+
+    [LoggerMessage(4, LogLevel.Error, "Job {JobId}: attempt {Attempt} ended by a defect of the worker")]
+    private partial void Defect(Guid jobId, int attempt, Exception exception);
+
+    [LoggerMessage(5, LogLevel.Warning, "The work folder {Folder} could not be removed")]
+    private partial void NotCleaned(string folder, Exception exception);
 }

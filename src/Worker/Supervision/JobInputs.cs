@@ -7,7 +7,6 @@ using TrainingService.Domain.Models;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
-using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Worker.Supervision;
 
@@ -15,10 +14,12 @@ namespace TrainingService.Worker.Supervision;
 /// <param name="Spec">As submitted, ids and all.</param>
 /// <param name="Local">The same with local paths.</param>
 /// <param name="ModelName">The base model as people call it.</param>
-internal sealed record PreparedJob(TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName);
+/// <param name="ResumedFrom">Steps of the checkpoint that was restored; zero: none was.</param>
+internal sealed record PreparedJob(
+    TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName, int ResumedFrom);
 
 /// <summary>Turns the ids of a spec into local paths, and fetches what they stand for.</summary>
-internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, Domain.Artifacts.IArtifactStore store)
+internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, CheckpointRestore restore)
 {
     private static readonly JsonSerializerOptions FilesJson = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
@@ -49,8 +50,8 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
                 ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, cancellationToken) }
                 : spec.Adapter,
         };
-        await RestoreCheckpointAsync(db, lease.JobId, work, cancellationToken);
-        return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name);
+        var resumedFrom = await restore.RunAsync(db, lease.JobId, work, cancellationToken);
+        return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name, resumedFrom);
     }
 
     private static async Task<BaseModel> FindModelAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)
@@ -113,49 +114,6 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
 
         return await cache.FolderAsync(
             [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken);
-    }
-
-    /// <summary>Puts the newest checkpoint of earlier attempts where the training process looks for it.</summary>
-    private async Task RestoreCheckpointAsync(AppDbContext db, Guid job, string work, CancellationToken cancellationToken)
-    {
-        var newest = await db.Checkpoints.AsNoTracking().Where(c => c.JobId == job)
-            .OrderByDescending(c => c.Attempt).ThenByDescending(c => c.Step).FirstOrDefaultAsync(cancellationToken);
-        if (newest is null)
-        {
-            return;
-        }
-
-        var folder = CheckpointUploads.LocalFolder(work, newest.Step);
-        await using var content = await store.OpenReadAsync(newest.StoragePrefix + Manifest.FileName, null, cancellationToken)
-            ?? throw new Domain.Artifacts.ArtifactStoreException($"The checkpoint of step {newest.Step} has no manifest.");
-        Directory.CreateDirectory(folder);
-        await using (var copy = File.Create(Path.Combine(folder, Manifest.FileName)))
-        {
-            await content.CopyToAsync(copy, cancellationToken);
-        }
-
-        var manifest = JsonSerializer.Deserialize<Manifest>(
-            await File.ReadAllBytesAsync(Path.Combine(folder, Manifest.FileName), cancellationToken), SpecJson.Options)!;
-        foreach (var file in manifest.Files)
-        {
-            await cache.DownloadAsync(new CachedFile(file.Path, newest.StoragePrefix + file.Path, file.Sha256), folder, cancellationToken);
-        }
-
-        await RestoreMetricsAsync(newest.StoragePrefix, work, cancellationToken);
-    }
-
-    private async Task RestoreMetricsAsync(string prefix, string work, CancellationToken cancellationToken)
-    {
-        foreach (var name in CheckpointUploads.MetricFiles)
-        {
-            await using var content = await store.OpenReadAsync(CheckpointUploads.MetricKey(prefix, name), null, cancellationToken);
-            if (content is not null)
-            {
-                Directory.CreateDirectory(Path.Combine(work, "metrics"));
-                await using var file = File.Create(Path.Combine(work, "metrics", name));
-                await content.CopyToAsync(file, cancellationToken);
-            }
-        }
     }
 
     private sealed record StoredModelFile(string Path, long Bytes, string Sha256);

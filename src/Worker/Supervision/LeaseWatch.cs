@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using TrainingService.Infrastructure.Data;
 using TrainingService.Infrastructure.Jobs;
 
 namespace TrainingService.Worker.Supervision;
@@ -21,7 +22,7 @@ internal sealed partial class LeaseWatch(
             using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(options.FlushMilliseconds), clock);
             while (await NextAsync(timer, cancellationToken))
             {
-                if (options.MaxRunSeconds is { } limit && clock.GetElapsedTime(started).TotalSeconds > limit)
+                if (RunLimit.Of(lease, options) is { } limit && lease.RunSeconds + clock.GetElapsedTime(started).TotalSeconds > limit.Seconds)
                 {
                     stop.Set(StopReason.Deadline);
                 }
@@ -31,24 +32,24 @@ internal sealed partial class LeaseWatch(
                     await FlushAsync();
                     if (clock.GetElapsedTime(renewed) > lifetime / 4)
                     {
-                        var cancel = await lease.RenewAsync(lifetime, CancellationToken.None);
+                        var request = await lease.RenewAsync(lifetime, CancellationToken.None);
                         renewed = looked = clock.GetTimestamp();
-                        StopIf(cancel);
+                        StopIf(request);
                     }
                     else if (clock.GetElapsedTime(looked).TotalSeconds > options.WatchSeconds)
                     {
                         looked = clock.GetTimestamp();
-                        StopIf(await lease.IsCancelRequestedAsync(CancellationToken.None));
+                        StopIf(await lease.ReadRequestAsync(CancellationToken.None));
                     }
                 }
-                catch (Exception e) when (Database.IsAway(e))
+                catch (Exception e) when (DatabaseFailure.MayPass(e))
                 {
                     // The run goes on. If another worker takes the job meanwhile, the next write will say so.
                     Away(lease.JobId, e);
                 }
             }
 
-            await Database.PersistAsync(FlushAsync, clock, logger);
+            await Patience.PersistAsync(FlushAsync, clock, logger, CancellationToken.None);
         }
         catch (LeaseLostException)
         {
@@ -68,11 +69,20 @@ internal sealed partial class LeaseWatch(
         }
     }
 
-    private void StopIf(bool cancelRequested)
+    private void StopIf(OwnerRequest request)
     {
-        if (cancelRequested)
+        switch (request)
         {
-            stop.Set(StopReason.Cancelled);
+            case OwnerRequest.None:
+                break;
+            case OwnerRequest.Pause:
+                stop.Set(StopReason.Paused);
+                break;
+            case OwnerRequest.Cancel:
+                stop.Set(StopReason.Cancelled);
+                break;
+            default:
+                throw new ArgumentOutOfRangeException(nameof(request), request, "Not a request.");
         }
     }
 

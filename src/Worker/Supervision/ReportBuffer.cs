@@ -6,35 +6,36 @@ using TrainingService.Training;
 namespace TrainingService.Worker.Supervision;
 
 /// <summary>Gathers reports between two writes: a run that takes a thousand steps a second makes four transactions of them.</summary>
-internal sealed class ReportBuffer(TimeProvider clock)
+internal sealed class ReportBuffer(Func<DateTimeOffset> now)
 {
     private readonly Lock _gate = new();
     private readonly List<EventLine> _events = [];
     private readonly List<MetricLine> _metrics = [];
     private StepReport? _step;
     private string? _phase;
+    private bool _touched;
 
     public void Add(Report report)
     {
-        var now = clock.GetUtcNow();
+        var time = now();
         lock (_gate)
         {
             switch (report)
             {
                 case StepReport step:
                     _step = step;
-                    _metrics.Add(new MetricLine(step.Step, "train", Json(MetricsOf(step)), now));
+                    _metrics.Add(new MetricLine(step.Step, "train", Json(MetricsOf(step)), time));
                     break;
                 case MetricReport metric:
-                    _metrics.Add(new MetricLine(metric.Step, "eval", Json(metric.Values), now));
-                    _events.Add(EvaluationEvent(metric, now));
+                    _metrics.Add(new MetricLine(metric.Step, "eval", Json(metric.Values), time));
+                    _events.Add(EvaluationEvent(metric, time));
                     break;
                 case PhaseReport phase:
                     _phase = phase.Phase;
-                    _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, $"Phase: {phase.Phase}.", null, now));
+                    _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, $"Phase: {phase.Phase}.", null, time));
                     break;
                 case WarningReport warning:
-                    _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, warning.Message, null, now));
+                    _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, Clean(warning.Message), null, time));
                     break;
                 case CheckpointReport or DoneReport or FailedReport:
                     break;   // these move files or end the run; the attempt sees to them
@@ -44,19 +45,22 @@ internal sealed class ReportBuffer(TimeProvider clock)
         }
     }
 
+    /// <summary>Something moves that is no report, such as the bytes of an upload: the job is alive.</summary>
+    public void Touch() => _touched = true;
+
     /// <summary>Everything since the last call; null when there was nothing.</summary>
     public ProgressBatch? Take()
     {
         lock (_gate)
         {
-            if (_step is null && _phase is null && _events.Count == 0 && _metrics.Count == 0)
+            if (!_touched && _step is null && _phase is null && _events.Count == 0 && _metrics.Count == 0)
             {
                 return null;
             }
 
             if (_step is { } last)
             {
-                _events.Add(StepEvent(last, clock.GetUtcNow()));
+                _events.Add(StepEvent(last, now()));
             }
 
             var batch = new ProgressBatch
@@ -72,6 +76,7 @@ internal sealed class ReportBuffer(TimeProvider clock)
             _metrics.Clear();
             _step = null;
             _phase = null;
+            _touched = false;
             return batch;
         }
     }
@@ -121,6 +126,9 @@ internal sealed class ReportBuffer(TimeProvider clock)
 
     private static string Json(IReadOnlyDictionary<string, double> values) =>
         Json(values.ToDictionary(pair => pair.Key, pair => (double?)pair.Value));
+
+    /// <summary>Postgres takes no zero characters in text.</summary>
+    private static string Clean(string text) => text.Replace("\0", "", StringComparison.Ordinal);
 
     /// <summary>JSON has no infinity; what is not a number becomes null.</summary>
     private static string Json(Dictionary<string, double?> values) => JsonSerializer.Serialize(

@@ -1,28 +1,32 @@
 namespace TrainingService.Worker.Supervision;
 
-/// <summary>Why an attempt was asked to end early.</summary>
+/// <summary>Why an attempt was asked to end early. A later one of this list overrules an earlier one.</summary>
 internal enum StopReason
 {
     None,
 
-    /// <summary>The job's owner wants its end.</summary>
-    Cancelled,
-
     /// <summary>The worker shuts down.</summary>
     Shutdown,
 
-    /// <summary>The attempt took longer than it may.</summary>
+    /// <summary>The job's owner sets it aside.</summary>
+    Paused,
+
+    /// <summary>The job took longer than it may.</summary>
     Deadline,
+
+    /// <summary>The job's owner wants its end.</summary>
+    Cancelled,
 
     /// <summary>The job is another worker's now.</summary>
     LeaseLost,
 }
 
-/// <summary>The one place where an attempt learns that it shall end. The first reason stands, but a lost lease overrules all.</summary>
+/// <summary>The one place where an attempt learns that it shall end.</summary>
 internal sealed class StopRequest : IDisposable
 {
     private readonly Lock _gate = new();
     private readonly CancellationTokenSource _source = new();
+    private readonly List<Action<StopReason>> _listeners = [];
 
     public StopReason Reason { get; private set; }
 
@@ -31,15 +35,38 @@ internal sealed class StopRequest : IDisposable
 
     public void Set(StopReason reason)
     {
+        Action<StopReason>[] listeners;
         lock (_gate)
         {
-            if (Reason == StopReason.None || reason == StopReason.LeaseLost)
+            if (reason <= Reason)
             {
-                Reason = reason;
+                return;
             }
+
+            Reason = reason;
+            listeners = [.. _listeners];
+        }
+
+        foreach (var listener in listeners)
+        {
+            listener(reason);
         }
 
         _source.Cancel();
+    }
+
+    /// <summary>Calls back with the reason there is, and with each that overrules it.</summary>
+    public void Listen(Action<StopReason> listener)
+    {
+        lock (_gate)
+        {
+            _listeners.Add(listener);
+        }
+
+        if (Reason is not StopReason.None and var reason)
+        {
+            listener(reason);
+        }
     }
 
     public void Dispose() => _source.Dispose();

@@ -24,12 +24,15 @@ internal sealed class WorkerPaths(IOptions<WorkerOptions> worker, IOptions<Servi
         ? chosen.Length == 0 ? null : chosen
         : Allocators.FirstOrDefault(File.Exists);
 
-    public string Cache { get; } = Path.Combine(Root(worker.Value, service.Value), "cache");
+    /// <summary>Folder of everything that the worker writes.</summary>
+    public string Root { get; } = RootOf(worker.Value, service.Value);
+
+    public string Cache => Path.Combine(Root, "cache");
 
     /// <summary>The work folder of one attempt.</summary>
-    public string Attempt(Guid job, int attempt) => Path.Combine(Root(worker.Value, service.Value), "jobs", $"{job:N}-{attempt}");
+    public string Attempt(Guid job, int attempt) => Path.Combine(Root, "jobs", $"{job:N}-{attempt}");
 
-    private static string Root(WorkerOptions worker, ServiceOptions service) =>
+    private static string RootOf(WorkerOptions worker, ServiceOptions service) =>
         Path.GetFullPath(worker.WorkFolder ?? Path.Combine(service.DataPath, "worker"));
 
     private static string FindProgram(string? configured)

@@ -42,7 +42,11 @@ internal static class Failures
         }
     }
 
+    /// <summary>Whether a message, or a log, tells that memory ran out.</summary>
+    public static bool SpeaksOfMemory(string text) =>
+        OutOfMemoryWords.Any(words => text.Contains(words, StringComparison.OrdinalIgnoreCase));
+
     private static bool IsOutOfMemory(Exception error) =>
-        error is OutOfMemoryException || OutOfMemoryWords.Any(words => error.Message.Contains(words, StringComparison.OrdinalIgnoreCase))
+        error is OutOfMemoryException || SpeaksOfMemory(error.Message)
         || (error.InnerException is { } inner && IsOutOfMemory(inner));
 }

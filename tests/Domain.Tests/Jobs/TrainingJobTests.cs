@@ -99,12 +99,128 @@ public sealed class TrainingJobTests
     public void A_lost_worker_is_counted_and_a_shutdown_is_not()
     {
         var job = Running();
-        job.Requeue("its worker was lost", workerLost: true, Now.AddSeconds(5), Now);
+        job.Requeue("its worker was lost", RequeueCause.WorkerLost, Now.AddSeconds(5), Now);
         Assert.Equal((JobStatus.Queued, 1, Now.AddSeconds(5), null), (job.Status, job.RecoveryCount, job.NotBefore!.Value, job.LeaseOwner));
 
         job.Start("other", TimeSpan.FromSeconds(60), Now);
-        job.Requeue("its worker shut down", workerLost: false, Now, Now);
+        job.Requeue("its worker shut down", RequeueCause.HandedOver, Now, Now);
         Assert.Equal((1, 2, 2L), (job.RecoveryCount, job.Attempt, job.LeaseToken));
+    }
+
+    [Fact]
+    public void Only_failures_of_the_platform_count_as_failures()
+    {
+        var job = Running();
+        job.Requeue("storage", RequeueCause.PlatformFailure, Now, Now);
+        Assert.Equal((JobStatus.Queued, 1, 0), (job.Status, job.FailureCount, job.RecoveryCount));
+    }
+
+    [Fact]
+    public void Pausing_a_waiting_job_sets_it_aside_at_once()
+    {
+        var job = Submit();
+        job.Pause(Now);
+        job.Pause(Now);
+        Assert.Equal((JobStatus.Paused, null, 2), (job.Status, job.PauseRequestedAt, job.History.Count));
+
+        job.Resume(Now);
+        Assert.Equal(JobStatus.Queued, job.Status);
+    }
+
+    [Fact]
+    public void Pausing_a_running_job_asks_its_worker_and_asking_twice_changes_nothing()
+    {
+        var job = Running();
+        job.Pause(Now);
+        job.Pause(Now.AddSeconds(9));
+        Assert.Equal((JobStatus.Running, Now, "worker", 3), (job.Status, job.PauseRequestedAt, job.LeaseOwner, job.Events.Count));
+
+        job.ConfirmPaused(Now.AddSeconds(10));
+        Assert.Equal((JobStatus.Paused, null, null), (job.Status, job.PauseRequestedAt, job.LeaseOwner));
+    }
+
+    [Fact]
+    public void A_pause_is_withdrawn_by_resuming_and_a_worker_that_obeyed_it_gives_the_job_back()
+    {
+        var job = Running();
+        job.Pause(Now);
+        job.Resume(Now);
+        Assert.Equal((JobStatus.Running, null), (job.Status, job.PauseRequestedAt));
+        Assert.Throws<InvalidTransitionException>(() => job.Resume(Now));
+
+        job.ConfirmPaused(Now);
+        Assert.Equal((JobStatus.Queued, Now, 0, 0), (job.Status, job.NotBefore, job.FailureCount, job.RecoveryCount));
+    }
+
+    [Fact]
+    public void A_pausing_job_can_be_cancelled_and_can_end()
+    {
+        var cancelled = Running();
+        cancelled.Pause(Now);
+        cancelled.Cancel(Now);
+        Assert.Equal((JobStatus.Cancelling, null), (cancelled.Status, cancelled.PauseRequestedAt));
+        Assert.Throws<InvalidTransitionException>(() => cancelled.Pause(Now));
+        Assert.Throws<InvalidTransitionException>(() => cancelled.ConfirmPaused(Now));
+
+        var succeeded = Running();
+        succeeded.Pause(Now);
+        succeeded.Succeed("ft:a", null, Now);
+        Assert.Equal((JobStatus.Succeeded, null), (succeeded.Status, succeeded.PauseRequestedAt));
+
+        var failed = Running();
+        failed.Pause(Now);
+        failed.Fail(new JobFailure(FailureCodes.InvalidData, "x", null, null), Now);
+        Assert.Equal((JobStatus.Failed, null), (failed.Status, failed.PauseRequestedAt));
+    }
+
+    [Theory]
+    [InlineData(RequeueCause.HandedOver, 0, 0)]
+    [InlineData(RequeueCause.WorkerLost, 1, 0)]
+    [InlineData(RequeueCause.PlatformFailure, 0, 1)]
+    public void Whatever_ends_the_attempt_of_a_pausing_job_leaves_it_paused(RequeueCause cause, int recoveries, int failures)
+    {
+        var job = Running();
+        job.Pause(Now);
+        job.Requeue("x", cause, Now, Now);
+        Assert.Equal((JobStatus.Paused, recoveries, failures, null), (job.Status, job.RecoveryCount, job.FailureCount, job.PauseRequestedAt));
+    }
+
+    [Fact]
+    public void Pausing_an_ended_job_throws()
+    {
+        var job = Submit();
+        job.Cancel(Now);
+        Assert.Throws<InvalidTransitionException>(() => job.Pause(Now));
+        Assert.Throws<InvalidTransitionException>(() => job.Resume(Now));
+    }
+
+    [Fact]
+    public void Running_time_adds_up_and_a_lost_workers_ends_with_its_lease()
+    {
+        var job = Running();
+        job.Requeue("x", RequeueCause.HandedOver, Now, Now.AddSeconds(20));
+        Assert.Equal((20.0, null), (job.RunSeconds, job.AttemptStartedAt));
+
+        job.Start("worker", TimeSpan.FromSeconds(60), Now.AddSeconds(100));
+        job.Requeue("x", RequeueCause.WorkerLost, Now, Now.AddSeconds(500));
+        Assert.Equal(80.0, job.RunSeconds);
+    }
+
+    [Fact]
+    public void A_job_without_progress_is_marked_once_and_only_while_it_runs()
+    {
+        var waiting = Submit();
+        waiting.MarkStalled(Now);
+        Assert.Null(waiting.StalledSince);
+
+        var job = Running();
+        job.MarkStalled(Now.AddMinutes(15));
+        job.MarkStalled(Now.AddMinutes(16));
+        Assert.Equal((Now, 3), (job.StalledSince, job.Events.Count));
+        Assert.Contains("15 minutes", job.Events[^1].Message, StringComparison.Ordinal);
+
+        job.Requeue("x", RequeueCause.PlatformFailure, Now, Now.AddMinutes(17));
+        Assert.Null(job.StalledSince);
     }
 
     [Fact]
@@ -142,7 +258,7 @@ public sealed class TrainingJobTests
         Assert.Throws<InvalidTransitionException>(() => job.Cancel(Now));
         Assert.Throws<InvalidTransitionException>(() => job.Succeed("ft:a", null, Now));
         Assert.Throws<InvalidTransitionException>(() => job.Fail(new JobFailure(FailureCodes.Internal, "x", null, null), Now));
-        Assert.Throws<InvalidTransitionException>(() => job.Requeue("x", false, Now, Now));
+        Assert.Throws<InvalidTransitionException>(() => job.Requeue("x", RequeueCause.HandedOver, Now, Now));
         Assert.Equal((JobStatus.Cancelled, history, 0), (job.Status, job.History.Count, job.Attempt));
     }
 

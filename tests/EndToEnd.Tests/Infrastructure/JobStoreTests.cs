@@ -1,6 +1,8 @@
 using Microsoft.EntityFrameworkCore;
 using TrainingService.Domain.Artifacts;
+using TrainingService.Domain.Files;
 using TrainingService.Domain.Jobs;
+using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 
@@ -92,20 +94,25 @@ public abstract class JobStoreTests(ServiceProfile profile)
         var at = TimeProvider.System.GetUtcNow();
 
         await Refused(() => old.RenewAsync(Lease, Cancel));
-        await Refused(() => old.IsCancelRequestedAsync(Cancel));
+        await Refused(() => old.ReadRequestAsync(Cancel));
         await Refused(() => old.ReportAsync(Report(7, at), Cancel));
         await Refused(() => old.AddCheckpointAsync(Checkpoint(old, at), "saved", Cancel));
         await Refused(() => old.SucceedAsync("ft:late", [], null, Cancel));
         await Refused(() => old.FailAsync(new JobFailure(FailureCodes.Internal, "late", null, null), [], Cancel));
         await Refused(() => old.ConfirmCancelledAsync([], Cancel));
-        await Refused(() => old.RequeueAsync("late", TimeSpan.Zero, Cancel));
+        await Refused(() => old.ConfirmPausedAsync(null, Cancel));
+        await Refused(() => old.GiveBackAsync("late", null, Cancel));
+        await Refused(() => old.RetryAsync("late", TimeSpan.Zero, [], Cancel));
+        await Refused(() => old.SucceedAsync("ft:late", [Artifact(id)], Results(), Cancel));
 
         var after = await service.ReadAsync(id);
         Assert.Equal((2, before.LastEventSequence, 0), (after.Attempt, after.LastEventSequence, after.Step));
-        Assert.False(await current.RenewAsync(Lease, Cancel));
+        Assert.Equal(OwnerRequest.None, await current.RenewAsync(Lease, Cancel));
         await using var db = await service.OpenAsync();
         Assert.False(await db.Metrics.AnyAsync(Cancel));
         Assert.False(await db.Checkpoints.AnyAsync(Cancel));
+        Assert.False(await db.Artifacts.AnyAsync(Cancel));
+        Assert.False(await db.Files.AnyAsync(Cancel));
 
         static async Task Refused(Func<Task> write) => await Assert.ThrowsAsync<LeaseLostException>(write);
     }
@@ -142,7 +149,7 @@ public abstract class JobStoreTests(ServiceProfile profile)
         var at = TimeProvider.System.GetUtcNow();
         var first = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
         await first.ReportAsync(Report(3, at), Cancel);
-        await first.RequeueAsync("test", TimeSpan.Zero, Cancel);
+        await first.GiveBackAsync("test", null, Cancel);
         var second = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
         await second.ReportAsync(new ProgressBatch { Metrics = [new MetricLine(3, "train", "{\"other\":1}", at)] }, Cancel);
 
@@ -202,7 +209,7 @@ public abstract class JobStoreTests(ServiceProfile profile)
         await using var db = await service.OpenAsync();
         await db.ChangeJobAsync(j => j.Id == id, j => j.Cancel(TimeProvider.System.GetUtcNow()), Cancel);
 
-        Assert.True(await lease.RenewAsync(Lease, Cancel));
+        Assert.Equal(OwnerRequest.Cancel, await lease.RenewAsync(Lease, Cancel));
         await lease.ConfirmCancelledAsync([], Cancel);
         Assert.Equal(JobStatus.Cancelled, (await service.ReadAsync(id)).Status);
     }
@@ -244,25 +251,140 @@ public abstract class JobStoreTests(ServiceProfile profile)
     }
 
     [Fact]
+    public async Task A_pause_request_reaches_the_worker_and_can_be_withdrawn()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        await Change(service, id, (job, now) => job.Pause(now));
+        Assert.Equal((OwnerRequest.Pause, OwnerRequest.Pause), (await lease.ReadRequestAsync(Cancel), await lease.RenewAsync(Lease, Cancel)));
+        await Change(service, id, (job, now) => job.Resume(now));
+        Assert.Equal((OwnerRequest.None, OwnerRequest.None), (await lease.ReadRequestAsync(Cancel), await lease.RenewAsync(Lease, Cancel)));
+
+        Assert.Equal(JobStatus.Queued, await lease.ConfirmPausedAsync(null, Cancel));   // the worker had heard of it already
+
+        var again = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        await Change(service, id, (job, now) => job.Pause(now));
+        Assert.Equal(JobStatus.Paused, await again.ConfirmPausedAsync("beware", Cancel));
+        await using var db = await service.OpenAsync();
+        Assert.True(await db.Events.AnyAsync(e => e.Level == EventLevel.Warn && e.Message == "beware", Cancel));
+        Assert.Null(await service.Jobs.ClaimAsync("worker-1", Lease, Cancel));
+    }
+
+    [Fact]
+    public async Task A_lost_worker_leaves_a_pausing_job_paused_whatever_the_cap()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        await service.Jobs.ClaimAsync("worker-1", TimeSpan.FromMilliseconds(-10), Cancel);
+        await Change(service, id, (job, now) => job.Pause(now));
+
+        await service.Jobs.RecoverAsync(expiredOnly: true, 0, TimeSpan.Zero, Cancel);
+
+        var job = await service.ReadAsync(id);
+        Assert.Equal((JobStatus.Paused, 1, null), (job.Status, job.RecoveryCount, job.PauseRequestedAt));
+    }
+
+    [Fact]
+    public async Task An_expired_lease_that_nobody_took_is_renewed_and_its_time_is_measured_from_before_the_write()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", TimeSpan.FromMilliseconds(-10), Cancel))!;
+        Assert.True(lease.Remaining < TimeSpan.Zero);
+
+        await lease.RenewAsync(Lease, Cancel);
+
+        Assert.InRange(lease.Remaining, TimeSpan.FromSeconds(30), Lease);
+        Assert.Equal(0, await service.Jobs.RecoverAsync(expiredOnly: true, 5, TimeSpan.Zero, Cancel));
+    }
+
+    [Fact]
+    public async Task The_same_batch_is_stored_once()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        var batch = Report(3, TimeProvider.System.GetUtcNow());
+
+        await lease.ReportAsync(batch, Cancel);
+        await lease.ReportAsync(batch, Cancel);   // as after an answer that got lost
+
+        await using var db = await service.OpenAsync();
+        Assert.Equal(1, await db.Events.CountAsync(e => e.Type == JobEvent.MetricsType, Cancel));
+        Assert.Equal(3, (await service.ReadAsync(id)).LastEventSequence);
+    }
+
+    [Fact]
+    public async Task Running_time_adds_up_over_attempts_and_a_retry_counts_as_a_failure()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        var first = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        Assert.Equal((0, 0.0, null), (first.FailureCount, first.RunSeconds, first.MaxRunSeconds));
+        await Task.Delay(20, Cancel);
+        await first.RetryAsync("storage: away", TimeSpan.Zero, [], Cancel);
+
+        var second = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        Assert.Equal((1, 2), (second.FailureCount, second.Attempt));
+        Assert.InRange(second.RunSeconds, 0.005, 30);
+        await second.GiveBackAsync("its worker shut down", null, Cancel);
+
+        var job = await service.ReadAsync(id);
+        Assert.Equal((1, 0, JobStatus.Queued), (job.FailureCount, job.RecoveryCount, job.Status));
+        Assert.True(job.RunSeconds > second.RunSeconds);
+        Assert.NotNull(await service.Jobs.ClaimAsync("worker-2", Lease, Cancel));   // at once
+    }
+
+    [Fact]
+    public async Task Old_checkpoints_are_forgotten_but_the_best_stays()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        var at = TimeProvider.System.GetUtcNow();
+        foreach (var step in new[] { 1, 2, 3, 4, 5 })
+        {
+            await lease.AddCheckpointAsync(Checkpoint(lease, at, step, best: step <= 2), "saved", Cancel);
+        }
+
+        Assert.Equal(2, (await lease.PruneCheckpointsAsync(2, Cancel)).Count);
+        Assert.Empty(await lease.PruneCheckpointsAsync(2, Cancel));
+
+        await using var db = await service.OpenAsync();
+        Assert.Equal([2, 4, 5], await db.Checkpoints.OrderBy(c => c.Step).Select(c => c.Step).ToListAsync(Cancel));
+    }
+
+    [Fact]
+    public async Task A_job_is_not_claimed_before_its_time_and_priority_comes_before_fair_share()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var start = TimeProvider.System.GetUtcNow();
+        var later = await service.SubmitAsync(priority: 9, at: start);
+        var idle = await service.SubmitAsync(Guid.NewGuid(), at: start);
+        var urgent = await service.SubmitAsync(priority: 1, at: start.AddSeconds(1));
+        var first = (await service.Jobs.ClaimAsync("worker", Lease, Cancel))!;
+        await first.RetryAsync("storage: away", TimeSpan.FromMinutes(5), [], Cancel);
+        Assert.Equal(later, first.JobId);
+
+        Assert.Equal(urgent, (await service.Jobs.ClaimAsync("worker", Lease, Cancel))!.JobId);
+        Assert.Equal(idle, (await service.Jobs.ClaimAsync("worker", Lease, Cancel))!.JobId);
+        Assert.Null(await service.Jobs.ClaimAsync("worker", Lease, Cancel));
+        await using var db = await service.OpenAsync();
+        await db.Jobs.Where(j => j.Id == later).ExecuteUpdateAsync(
+            set => set.SetProperty(j => j.NotBefore, start.AddSeconds(-1)), Cancel);
+        Assert.Equal(later, (await service.Jobs.ClaimAsync("worker", Lease, Cancel))!.JobId);
+    }
+
+    [Fact]
     public async Task Success_makes_artifacts_and_checkpoints_known_together()
     {
         await using var service = await TestService.CreateAsync(profile);
         var id = await service.SubmitAsync();
         var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
         await lease.AddCheckpointAsync(Checkpoint(lease, TimeProvider.System.GetUtcNow()), "Checkpoint saved at step 5.", Cancel);
-        var artifact = new Artifact
-        {
-            Id = Guid.NewGuid(),
-            JobId = id,
-            Attempt = 1,
-            Path = "adapter/a",
-            Bytes = 1,
-            Sha256 = "00",
-            ContentType = "x",
-            StorageKey = "k",
-        };
 
-        await lease.SucceedAsync("ft:tiny:default:x:12345678", [artifact], null, Cancel);
+        await lease.SucceedAsync("ft:tiny:default:x:12345678", [Artifact(id)], null, Cancel);
 
         var job = await service.ReadAsync(id);
         Assert.Equal((JobStatus.Succeeded, "ft:tiny:default:x:12345678"), (job.Status, job.FineTunedModel));
@@ -271,6 +393,12 @@ public abstract class JobStoreTests(ServiceProfile profile)
         await using var db = await service.OpenAsync();
         Assert.Equal(1, await db.Artifacts.CountAsync(Cancel));
         Assert.Equal(5, (await db.Checkpoints.SingleAsync(Cancel)).Step);
+    }
+
+    private static async Task Change(TestService service, Guid id, Action<TrainingJob, DateTimeOffset> change)
+    {
+        await using var db = await service.OpenAsync();
+        await db.ChangeJobAsync(j => j.Id == id, change, Cancel);
     }
 
     private static ProgressBatch Report(int step, DateTimeOffset at) => new()
@@ -282,13 +410,37 @@ public abstract class JobStoreTests(ServiceProfile profile)
         Events = [new EventLine(EventLevel.Info, JobEvent.MetricsType, $"Step {step}", "{\"step\":1}", at)],
     };
 
-    private static JobCheckpoint Checkpoint(JobLease lease, DateTimeOffset at) => new()
+    private static Artifact Artifact(Guid job) => new()
+    {
+        Id = Guid.NewGuid(),
+        JobId = job,
+        Attempt = 1,
+        Path = "adapter/a",
+        Bytes = 1,
+        Sha256 = "00",
+        ContentType = "x",
+        StorageKey = "k",
+    };
+
+    private static DataFile Results() => new()
+    {
+        Id = Guid.NewGuid(),
+        ProjectId = Project.BuiltIn,
+        FileName = "step_metrics.csv",
+        Purpose = "fine-tune-results",
+        Bytes = 1,
+        Sha256 = "00",
+        StorageKey = "k",
+        CreatedAt = TimeProvider.System.GetUtcNow(),
+    };
+
+    private static JobCheckpoint Checkpoint(JobLease lease, DateTimeOffset at, int step = 5, bool best = false) => new()
     {
         Id = Guid.NewGuid(),
         JobId = lease.JobId,
         Attempt = lease.Attempt,
-        Step = 5,
-        Best = false,
+        Step = step,
+        Best = best,
         MetricsJson = "{}",
         StoragePrefix = lease.StoragePrefix,
         CreatedAt = at,

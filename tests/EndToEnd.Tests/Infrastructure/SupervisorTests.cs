@@ -17,34 +17,8 @@ namespace TrainingService.EndToEnd.Tests.Infrastructure;
 
 /// <summary>The supervisor on the embedded profile, with a shell script in the place of the training process.</summary>
 [System.Runtime.Versioning.UnsupportedOSPlatform("windows")]
-public sealed class SupervisorTests : IAsyncDisposable
+public sealed class SupervisorTests : SupervisedWorker
 {
-    private const string Succeed = """
-        mkdir -p $work/adapter $work/metrics $work/checkpoints/step-000001/adapter
-        echo weights > $work/adapter/adapter_model.safetensors
-        echo '{"step":1}' > $work/metrics/metrics.jsonl
-        echo 'step,train_loss' > $work/metrics/results.csv
-        cp $work/adapter/adapter_model.safetensors $work/checkpoints/step-000001/adapter/
-        list() { (cd $1; printf '{"files":['; sep=; find . -type f ! -name manifest.json ! -name '.*' ! -path './logs/*' | sed 's|^\./||' | sort | while read f; do
-            printf '%s{"path":"%s","bytes":%s,"sha256":"%s","content_type":"text/plain"}' "$sep" "$f" $(stat -c %s $f) $(sha256sum $f | cut -d' ' -f1); sep=,; done; printf ']}') > $1/manifest.json; }
-        list $work/checkpoints/step-000001
-        echo '{"type":"phase","phase":"training"}'
-        echo '{"type":"step","step":1,"total_steps":1,"epoch":1,"loss":2.5,"learning_rate":0.1,"grad_norm":1,"tokens_per_second":10,"tokens_seen":8,"trained_tokens":4,"memory_bytes":1}'
-        echo '{"type":"metric","step":1,"values":{"eval/loss":2.25}}'
-        echo '{"type":"checkpoint","step":1,"path":"checkpoints/step-000001","best":true,"metrics":{"train/loss":2.5}}'
-        sleep 0.5
-        echo '{}' > $work/spec.json
-        list $work
-        echo '{"type":"done","steps":1,"trained_tokens":4,"metrics":{}}'
-        """;
-
-    private readonly string _folder = Directory.CreateTempSubdirectory("training-supervisor-").FullName;
-    private IHost? _host;
-
-    private static CancellationToken Cancel => TestContext.Current.CancellationToken;
-
-    private IServiceProvider Services => _host!.Services;
-
     [Fact]
     public async Task A_run_leaves_metrics_checkpoint_artifacts_and_results()
     {
@@ -71,7 +45,7 @@ public sealed class SupervisorTests : IAsyncDisposable
         var events = await db.Events.Where(e => e.JobId == id).OrderBy(e => e.Sequence).ToListAsync(Cancel);
         Assert.Equal(Enumerable.Range(1, events.Count).Select(n => (long)n), events.Select(e => e.Sequence));
         Assert.Contains(events, e => e.Type == JobEvent.MetricsType && e.DataJson!.Contains("\"valid_loss\":2.25", StringComparison.Ordinal));
-        Assert.Empty(Directory.GetDirectories(Path.Combine(_folder, "worker", "jobs")));
+        Assert.Empty(Directory.GetDirectories(Path.Combine(Folder, "worker", "jobs")));
     }
 
     [Fact]
@@ -80,18 +54,18 @@ public sealed class SupervisorTests : IAsyncDisposable
         Environment.SetEnvironmentVariable("S3__SecretKey", "hush");
         Environment.SetEnvironmentVariable("ConnectionStrings__Postgres", "hush");
         await StartAsync($$"""
-            env > {{_folder}}/env.txt
-            cp $spec {{_folder}}/spec.txt
+            env > {{Folder}}/env.txt
+            cp $spec {{Folder}}/spec.txt
             {{Succeed}}
             """);
         await EndOfAsync(await SubmitAsync());
 
-        Assert.DoesNotContain("hush", await File.ReadAllTextAsync(Path.Combine(_folder, "env.txt"), Cancel), StringComparison.Ordinal);
-        using var spec = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(_folder, "spec.txt"), Cancel));
+        Assert.DoesNotContain("hush", await File.ReadAllTextAsync(Path.Combine(Folder, "env.txt"), Cancel), StringComparison.Ordinal);
+        using var spec = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(Folder, "spec.txt"), Cancel));
         var train = spec.RootElement.GetProperty("data").GetProperty("train").GetString()!;
         Assert.EndsWith("train.jsonl", train, StringComparison.Ordinal);
         Assert.Equal("{\"text\":\"hello\"}\n", await File.ReadAllTextAsync(train, Cancel));
-        Assert.Equal(Path.Combine(_folder, "model"), spec.RootElement.GetProperty("model").GetString());
+        Assert.Equal(Path.Combine(Folder, "model"), spec.RootElement.GetProperty("model").GetString());
     }
 
     [Fact]
@@ -129,17 +103,17 @@ public sealed class SupervisorTests : IAsyncDisposable
 
     [Theory]
     [InlineData("echo '{\"type\":\"failed\",\"code\":\"invalid_data\",\"message\":\"Row 3 is bad.\",\"param\":\"train:3\"}'; exit 1", "invalid_data", "train:3")]
-    [InlineData("kill -9 $$", "out_of_memory", "schedule.batch_size")]
+    [InlineData("echo 'RuntimeError: std::bad_alloc' >&2; kill -6 $$", "out_of_memory", "schedule.batch_size")]
     [InlineData("sleep 60", "timeout", "schedule")]
     public async Task Failures_of_the_user_end_the_job_at_once(string child, string code, string? param)
     {
-        await StartAsync("echo 'last words' >&2; " + child, ("Worker:MaxRunSeconds", "2"), ("Worker:CancelGraceSeconds", "0"));
+        await StartAsync("echo 'last words' >&2; " + child, ("Worker:MaxRunSeconds", "2"), ("Worker:PauseGraceSeconds", "0"));
 
         var job = await EndOfAsync(await SubmitAsync());
 
         Assert.Equal((JobStatus.Failed, code, param, 1), (job.Status, job.Failure!.Code, job.Failure.Param, job.Attempt));
         Assert.Equal(Responsibility.User, job.Failure.Responsibility);
-        Assert.True(code == "timeout" || job.Failure.LogTail == "last words");
+        Assert.True(code == "timeout" || job.Failure.LogTail!.StartsWith("last words", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -157,12 +131,12 @@ public sealed class SupervisorTests : IAsyncDisposable
     public async Task Shutdown_saves_and_gives_the_job_back_and_the_next_start_goes_on()
     {
         await StartAsync($$"""
-            if [ -e {{_folder}}/again ]; then
+            if [ -e {{Folder}}/again ]; then
             test -e $work/checkpoints/step-000001/adapter/adapter_model.safetensors || { echo 'no checkpoint' >&2; exit 1; }
             rm -r $work/checkpoints
             {{Succeed}}
             exit 0; fi
-            touch {{_folder}}/again
+            touch {{Folder}}/again
             echo '{"type":"phase","phase":"training"}'
             read command
             [ "$command" = checkpoint-and-stop ] || exit 1
@@ -170,9 +144,9 @@ public sealed class SupervisorTests : IAsyncDisposable
             """);
         var id = await SubmitAsync();
         await UntilAsync(id, job => job.Phase == "training");
-        await _host!.StopAsync(Cancel);
+        await TheHost.StopAsync(Cancel);
         Assert.Equal(JobStatus.Queued, (await JobAsync(id)).Status);
-        _host.Dispose();
+        TheHost.Dispose();
 
         await StartHostAsync();
 
@@ -192,7 +166,7 @@ public sealed class SupervisorTests : IAsyncDisposable
         await UntilAsync(id, job => job.Phase == "training");
         await using var db = await OpenAsync();
         await db.Jobs.Where(j => j.Id == id).ExecuteUpdateAsync(s => s.SetProperty(j => j.LeaseToken, j => j.LeaseToken + 1), Cancel);
-        var jobs = Path.Combine(_folder, "worker", "jobs");
+        var jobs = Path.Combine(Folder, "worker", "jobs");
 
         while (Directory.GetDirectories(jobs).Length > 0)
         {
@@ -201,127 +175,5 @@ public sealed class SupervisorTests : IAsyncDisposable
 
         Assert.Equal((JobStatus.Running, 2L), ((await JobAsync(id)).Status, (await JobAsync(id)).LeaseToken));
         Assert.False(await db.Artifacts.AnyAsync(Cancel));
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        if (_host is not null)
-        {
-            await _host.StopAsync(CancellationToken.None);
-            _host.Dispose();
-        }
-
-        Environment.SetEnvironmentVariable("S3__SecretKey", null);
-        Environment.SetEnvironmentVariable("ConnectionStrings__Postgres", null);
-        Directory.Delete(_folder, recursive: true);
-    }
-
-    private readonly Dictionary<string, string?> _settings = [];
-
-    private async Task StartAsync(string child, params (string Name, string Value)[] settings)
-    {
-        Directory.CreateDirectory(Path.Combine(_folder, "model"));
-        var script = Path.Combine(_folder, "child.sh");
-        await File.WriteAllTextAsync(script, $"#!/bin/bash\nset -e\nspec=$3 work=$5\n{child}\n", Cancel);
-        Assert.SkipWhen(OperatingSystem.IsWindows(), "The training process is a shell script here.");
-        File.SetUnixFileMode(script, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        _settings["DataFolder"] = _folder;
-        _settings["Worker:Executable"] = script;
-        _settings["Worker:FlushMilliseconds"] = "50";
-        _settings["Worker:WatchSeconds"] = "0.1";
-        foreach (var (name, value) in settings)
-        {
-            _settings[name] = value;
-        }
-
-        await StartHostAsync();
-    }
-
-    private async Task StartHostAsync()
-    {
-        var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
-        builder.Configuration.AddInMemoryCollection(_settings);
-        builder.Services.AddTrainingServiceInfrastructure(builder.Configuration);
-        builder.Services.AddTrainingWorker(builder.Configuration);
-        _host = builder.Build();
-        await _host.StartAsync(Cancel);
-    }
-
-    private Task<AppDbContext> OpenAsync() => Services.GetRequiredService<IDbContextFactory<AppDbContext>>().CreateDbContextAsync(Cancel);
-
-    private async Task<string> ReadAsync(string key)
-    {
-        await using var content = await Services.GetRequiredService<IArtifactStore>().OpenReadAsync(key, null, Cancel);
-        using var reader = new StreamReader(content!);
-        return await reader.ReadToEndAsync(Cancel);
-    }
-
-    private async Task<Guid> SubmitAsync()
-    {
-        var now = TimeProvider.System.GetUtcNow();
-        using var rows = new MemoryStream("{\"text\":\"hello\"}\n"u8.ToArray());
-        var stored = await Services.GetRequiredService<IArtifactStore>().PutAsync("files/train", rows, "application/jsonl", Cancel);
-        var file = new DataFile
-        {
-            Id = Guid.CreateVersion7(),
-            ProjectId = Project.BuiltIn,
-            FileName = "train.jsonl",
-            Purpose = "fine-tune",
-            Bytes = stored.Bytes,
-            Sha256 = stored.Sha256,
-            StorageKey = stored.Key,
-            CreatedAt = now,
-        };
-        var model = new BaseModel
-        {
-            Id = Guid.CreateVersion7(),
-            ProjectId = Project.BuiltIn,
-            Name = "tiny",
-            Source = ModelSource.LocalPath,
-            Location = Path.Combine(_folder, "model"),
-            ConfigJson = "{}",
-            FilesJson = "[]",
-            Bytes = 0,
-            CreatedAt = now,
-        };
-        var spec = $$"""{"model":"{{PublicId.Of(PublicId.Model, model.Id)}}","data":{"train":"{{PublicId.Of(PublicId.File, file.Id)}}"} }""";
-        var job = TrainingJob.Submit(
-            new NewJob { ProjectId = Project.BuiltIn, SpecJson = spec, RequestJson = "{}", Model = "tiny", Suffix = "mine" }, now);
-        await using var db = await OpenAsync();
-        db.AddRange(file, model, job);
-        await db.SaveChangesAsync(Cancel);
-        Services.GetRequiredService<IJobQueue>().Wake(job.Id);
-        return job.Id;
-    }
-
-    private async Task CancelAsync(Guid id)
-    {
-        await using var db = await OpenAsync();
-        await db.ChangeJobAsync(j => j.Id == id, j => j.Cancel(TimeProvider.System.GetUtcNow()), Cancel);
-    }
-
-    private async Task<TrainingJob> JobAsync(Guid id)
-    {
-        await using var db = await OpenAsync();
-        return await db.Jobs.AsNoTracking().SingleAsync(j => j.Id == id, Cancel);
-    }
-
-    private Task<TrainingJob> EndOfAsync(Guid id) => UntilAsync(id, job => TrainingJob.IsFinal(job.Status));
-
-    private async Task<TrainingJob> UntilAsync(Guid id, Func<TrainingJob, bool> reached)
-    {
-        var start = TimeProvider.System.GetTimestamp();
-        while (true)
-        {
-            var job = await JobAsync(id);
-            if (reached(job))
-            {
-                return job;
-            }
-
-            Assert.True(
-                TimeProvider.System.GetElapsedTime(start) < TimeSpan.FromSeconds(40), $"Still {job.Status}/{job.Phase}: {job.Failure?.Message}");
-            await Task.Delay(50, Cancel);
-        }
     }
 }

@@ -3,7 +3,6 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization.Metadata;
-using TrainingService.Tests;
 
 namespace TrainingService.Training.Tests.Spec;
 

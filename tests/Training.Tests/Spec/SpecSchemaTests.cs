@@ -1,5 +1,4 @@
 using System.Text.Json.Nodes;
-using TrainingService.Tests;
 using TrainingService.Training.Adapters;
 
 namespace TrainingService.Training.Tests.Spec;

@@ -1,0 +1,19 @@
+using TrainingService.Domain.Artifacts;
+using TrainingService.Domain.Files;
+using TrainingService.Domain.Jobs;
+
+namespace TrainingService.Worker.Supervision;
+
+/// <summary>What an attempt has come to, before the job knows of it.</summary>
+internal abstract record Outcome
+{
+    /// <summary>The run is complete and stored.</summary>
+    public sealed record Complete(string Model, IReadOnlyList<Artifact> Artifacts, DataFile? Results) : Outcome;
+
+    /// <param name="Failure">Why there is no result.</param>
+    public sealed record Broken(JobFailure Failure) : Outcome;
+
+    /// <summary>Stopped as asked before its end.</summary>
+    /// <param name="Warning">What its owner should know of the place from which it will go on; null: nothing.</param>
+    public sealed record Stopped(string? Warning) : Outcome;
+}
