@@ -3,13 +3,13 @@ using Microsoft.Extensions.Options;
 using TrainingService.Api.Auth;
 using TrainingService.Api.Files;
 using TrainingService.Api.FineTuning;
-using TrainingService.Api.Health;
 using TrainingService.Api.Http;
 using TrainingService.Api.Jobs;
 using TrainingService.Api.Methods;
 using TrainingService.Api.Models;
 using TrainingService.Api.OpenApi;
 using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Health;
 using TrainingService.Worker;
 
 namespace TrainingService.Api;
@@ -45,6 +45,7 @@ public static class ApiApplication
                 ["Logging:LogLevel:TrainingService.Api.Auth"] = "Warning",
             },
         });
+        builder.Configuration.AddSecretFiles();
         var services = builder.Services;
         if (!HasAddress(builder.Configuration))
         {
@@ -62,7 +63,6 @@ public static class ApiApplication
         services.AddScoped<JobSubmission>();
         services.AddScoped<ModelRegistration>();
         services.AddScoped<FileReader>();
-        services.AddHealth();
         services.AddApiDescription();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {

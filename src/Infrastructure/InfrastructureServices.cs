@@ -9,6 +9,7 @@ using Npgsql;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure.Data;
+using TrainingService.Infrastructure.Health;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Infrastructure.Queue;
 using TrainingService.Infrastructure.Storage;
@@ -20,17 +21,18 @@ public static class InfrastructureServices
 {
     /// <summary>
     /// Adds <see cref="AppDbContext"/> (scoped) and its factory, <see cref="IArtifactStore"/>, <see cref="IJobQueue"/>,
-    /// <see cref="JobStore"/>, <see cref="DatabaseMigrator"/>, Hangfire's storage and the reconciler. On the embedded profile the
+    /// <see cref="JobStore"/>, <see cref="DatabaseMigrator"/>, Hangfire's storage, health checks and the reconciler. On the embedded profile the
     /// migrations are applied when the host starts.
     /// </summary>
     public static IServiceCollection AddTrainingServiceInfrastructure(this IServiceCollection services, IConfiguration configuration)
     {
         services.AddOptions<ServiceOptions>().Bind(configuration).ValidateDataAnnotations().ValidateOnStart();
-        services.AddOptions<ReconcilerOptions>().Bind(configuration.GetSection("Reconciler")).ValidateDataAnnotations().ValidateOnStart();
+        services.AddOptions<ReconcilerOptions>().Bind(configuration.GetSection(ReconcilerOptions.Section)).ValidateDataAnnotations().ValidateOnStart();
         services.TryAddSingleton(TimeProvider.System);
         services.AddSingleton<JobStore>();
         services.AddSingleton<IJobQueue, HangfireJobQueue>();
         services.AddSingleton<DatabaseMigrator>();
+        services.AddHealth();
         var options = configuration.Get<ServiceOptions>() ?? new ServiceOptions();
         if (options.Profile == ServiceProfile.Embedded)
         {
@@ -60,10 +62,10 @@ public static class InfrastructureServices
     private static void AddProduction(IServiceCollection services, IConfiguration configuration)
     {
         services.AddOptions<DatabaseOptions>()
-            .Bind(configuration.GetSection("ConnectionStrings"))
+            .Bind(configuration.GetSection(DatabaseOptions.Section))
             .Validate(o => !string.IsNullOrWhiteSpace(o.Postgres), "ConnectionStrings:Postgres is empty: the production profile needs a database.")
             .ValidateOnStart();
-        services.AddOptions<S3Options>().Bind(configuration.GetSection("S3")).ValidateDataAnnotations().ValidateOnStart();
+        services.AddOptions<S3Options>().Bind(configuration.GetSection(S3Options.Section)).ValidateDataAnnotations().ValidateOnStart();
         var connection = configuration.GetConnectionString("Postgres") ?? "";
         services.AddDatabase<PostgresDbContext>(db => db.UseNpgsql(connection));
         services.AddSingleton<IArtifactStore, S3ArtifactStore>();

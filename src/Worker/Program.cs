@@ -2,8 +2,8 @@ using System.CommandLine;
 using TrainingService.Worker;
 using TrainingService.Worker.Verbs;
 
-// run is the default; migrate creates and upgrades the tables. Their arguments are settings (--Worker:Concurrency=2), not options of a verb.
-if (args is [] or ["run" or "migrate", ..] || (args[0].StartsWith("--", StringComparison.Ordinal) && args[0].Contains(':')))
+// run is the default; migrate creates and upgrades the tables; health asks a running process. Their arguments are settings (--Worker:Concurrency=2), not options of a verb.
+if (args is [] or ["run" or "migrate" or "health", ..] || (args[0].StartsWith("--", StringComparison.Ordinal) && args[0].Contains(':')))
 {
     return await WorkerHost.RunAsync(args is ["run", .. var settings] ? settings : args);
 }

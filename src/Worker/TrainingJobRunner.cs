@@ -17,7 +17,6 @@ internal sealed class TrainingJobRunner(
     : ITrainingJobRunner, IDisposable
 {
     private readonly SemaphoreSlim _slots = new(options.Value.Concurrency);
-    private readonly string _name = $"{Environment.MachineName}:{Environment.ProcessId}";
 
     public async Task RunAsync(Guid jobId, CancellationToken cancellationToken)
     {
@@ -31,7 +30,7 @@ internal sealed class TrainingJobRunner(
         {
             var stopping = lifetime.ApplicationStopping;
             while (!stopping.IsCancellationRequested
-                && await jobs.ClaimAsync(_name, TimeSpan.FromSeconds(options.Value.LeaseSeconds), stopping) is { } lease)
+                && await jobs.ClaimAsync(WorkerName.Value, TimeSpan.FromSeconds(options.Value.LeaseSeconds), stopping) is { } lease)
             {
                 await services.GetRequiredService<JobAttempt>().RunAsync(lease, stopping);
             }

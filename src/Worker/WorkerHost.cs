@@ -1,21 +1,28 @@
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Health;
 
 namespace TrainingService.Worker;
 
 /// <summary>The verb <c>run</c>: a worker of its own, in production.</summary>
 public static class WorkerHost
 {
-    /// <param name="args">Settings such as <c>--Worker:Concurrency=2</c>; <c>migrate</c> creates and upgrades the tables and ends.</param>
+    /// <param name="args">Settings such as <c>--Worker:Concurrency=2</c>; <c>migrate</c> creates and upgrades the tables and ends;
+    /// <c>health URL</c> asks a running process how it is.</param>
     /// <returns>The exit code.</returns>
     public static async Task<int> RunAsync(string[] args, CancellationToken cancellationToken = default)
     {
+        if (args is ["health", ..])
+        {
+            return await HealthProbe.RunAsync(args.ElementAtOrDefault(1), Console.Out);
+        }
+
         var builder = WebApplication.CreateSlimBuilder(args);
+        builder.Configuration.AddSecretFiles();
         builder.Services.AddTrainingServiceInfrastructure(builder.Configuration);
         builder.Services.AddTrainingWorker(builder.Configuration);
         var options = builder.Configuration.GetSection(WorkerOptions.Section).Get<WorkerOptions>() ?? new WorkerOptions();
@@ -27,9 +34,7 @@ public static class WorkerHost
             return 0;
         }
 
-        app.MapGet("/health/live", () => TypedResults.Ok());
-        app.MapGet("/health/ready", async (AppDbContext db, CancellationToken ct) =>
-            await db.Database.CanConnectAsync(ct) ? Results.Ok() : Results.StatusCode(StatusCodes.Status503ServiceUnavailable));
+        app.MapHealth();
         await ((IHost)app).RunAsync(cancellationToken);
         return 0;
     }

@@ -7,6 +7,9 @@ public sealed record WorkerOptions
 {
     public const string Section = "Worker";
 
+    /// <summary>Whether the API process of the embedded profile runs jobs.</summary>
+    public bool Enabled { get; init; } = true;
+
     /// <summary>The program that trains, <c>TrainingService.Worker.dll</c> or a self-contained build of it; null: found beside the service.</summary>
     public string? Executable { get; init; }
 

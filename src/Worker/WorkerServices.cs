@@ -2,6 +2,7 @@ using Hangfire;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using TrainingService.Infrastructure.Health;
 using TrainingService.Infrastructure.Queue;
 using TrainingService.Worker.Supervision;
 
@@ -10,6 +11,8 @@ namespace TrainingService.Worker;
 /// <summary>Registers the supervisor of training processes and the Hangfire server that wakes it.</summary>
 public static class WorkerServices
 {
+    internal static readonly TimeSpan HeartbeatInterval = TimeSpan.FromSeconds(30);
+
     /// <summary>Needs the services of <c>AddTrainingServiceInfrastructure</c>, registered before, so that the database is ready first.</summary>
     public static IServiceCollection AddTrainingWorker(this IServiceCollection services, IConfiguration configuration)
     {
@@ -24,13 +27,15 @@ public static class WorkerServices
         services.AddSingleton<Settlement>();
         services.AddSingleton<JobAttempt>();
         services.AddSingleton<ITrainingJobRunner, TrainingJobRunner>();
+        services.AddReadiness<WorkerLook>("worker").AddReadiness<WorkSpaceLook>("work_space");
         var options = section.Get<WorkerOptions>() ?? new WorkerOptions();
         var grace = TimeSpan.FromSeconds(options.ShutdownGraceSeconds + 30);
         services.AddHangfireServer(server =>
         {
             server.Queues = [HangfireJobQueue.QueueName];
+            server.ServerName = WorkerName.Value;
             server.WorkerCount = options.Concurrency;
-            server.HeartbeatInterval = TimeSpan.FromSeconds(30);
+            server.HeartbeatInterval = HeartbeatInterval;
             server.ServerTimeout = TimeSpan.FromHours(12);
             server.ShutdownTimeout = grace;
             server.SchedulePollingInterval = TimeSpan.FromMinutes(1);

@@ -7,9 +7,11 @@ using TrainingService.Domain.Jobs;
 
 namespace TrainingService.Infrastructure.Jobs;
 
-/// <summary>Section <c>Reconciler</c>.</summary>
+/// <summary>Section <c>Reconciler</c>: how what crashes leave behind is repaired.</summary>
 public sealed record ReconcilerOptions
 {
+    public const string Section = "Reconciler";
+
     /// <summary>Seconds between two passes.</summary>
     [Range(0.1, 3600)]
     public double IntervalSeconds { get; init; } = 2;

@@ -3,6 +3,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization.Metadata;
+using TrainingService.Tests;
 
 namespace TrainingService.Training.Tests.Spec;
 

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using TrainingService.Tests;
 using TrainingService.Training.Adapters;
 
 namespace TrainingService.Training.Tests.Spec;

@@ -1,4 +1,4 @@
-namespace TrainingService.Training.Tests.Spec;
+namespace TrainingService.Tests;
 
 /// <summary>A file of the repository that is generated from declarations.</summary>
 internal static class GeneratedFile
