@@ -1,8 +1,7 @@
 namespace TrainingService.Infrastructure.Storage;
 
 /// <summary>The next bytes of another stream, up to a number; disposes what it reads from.</summary>
-/// <param name="owner">Released together with the stream, such as the response that carries it.</param>
-internal sealed class LimitedStream(Stream inner, long length, IDisposable? owner = null) : Stream
+internal sealed class LimitedStream(Stream inner, long length) : Stream
 {
     private long _position;
 
@@ -54,7 +53,6 @@ internal sealed class LimitedStream(Stream inner, long length, IDisposable? owne
         if (disposing)
         {
             inner.Dispose();
-            owner?.Dispose();
         }
 
         base.Dispose(disposing);

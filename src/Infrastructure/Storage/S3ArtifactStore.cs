@@ -1,115 +1,119 @@
+using System.Buffers;
 using System.Net;
-using System.Net.Http.Headers;
 using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
+using Amazon.S3;
+using Amazon.S3.Model;
 using Microsoft.Extensions.Options;
-using Minio;
-using Minio.DataModel.Args;
-using Minio.Exceptions;
 using TrainingService.Domain.Artifacts;
 
 namespace TrainingService.Infrastructure.Storage;
 
 /// <summary>Objects in one bucket of an S3-compatible store.</summary>
+/// <remarks>
+/// What is proved when a put returns: every request's body was signed with its sha256, which the store compares with what arrived;
+/// the MD5 that the store reports of each part equals that of the bytes sent; the length, and where the store forms it the chain of
+/// the parts' MD5s, are those of the whole. Where the store encrypts with keys of its own it reports no MD5, and the signature and
+/// the length remain. <see cref="S3Options.VerifyByReading"/> adds the sha256 of what comes back.
+/// </remarks>
 public sealed class S3ArtifactStore : IArtifactStore, IDisposable
 {
-    private const string HashHeader = "x-amz-meta-sha256";
-    private const string HashName = "sha256";
+    /// <summary>Least size of a part, and the largest object that goes in one request.</summary>
+    internal const int PartBytes = 16 << 20;
 
-    private readonly S3Options _options;
-    private readonly IMinioClient _client;
-    private readonly IMinioClient _presigner;
-    private readonly HttpClient _http = new() { Timeout = Timeout.InfiniteTimeSpan };
+    /// <summary>Parts that an object of known length is cut into at most; the protocol allows ten thousand.</summary>
+    private const int WantedParts = 9000;
+
+    private readonly S3Connection _s3;
     private readonly SemaphoreSlim _bucketGate = new(1);
     private bool _bucketExists;
 
-    public S3ArtifactStore(IOptions<S3Options> options)
-    {
-        _options = options.Value;
-        _client = CreateClient(_options.Endpoint);
-        _presigner = _options.PublicEndpoint is { } open ? CreateClient(open) : _client;
-    }
+    public S3ArtifactStore(IOptions<S3Options> options, TimeProvider? clock = null) =>
+        _s3 = new S3Connection(options.Value, clock ?? TimeProvider.System);
 
-    /// <remarks>
-    /// The length must be known before the first byte is sent, or the client would buffer parts of half a gigabyte. A stream that
-    /// cannot tell its length goes through a temporary file. The hash travels as metadata and is read back from the store.
-    /// </remarks>
     public async Task<StoredObject> PutAsync(string key, Stream content, string contentType, CancellationToken cancellationToken)
     {
         StorageKey.Check(key);
-        await using var spool = content.CanSeek ? null : await SpoolAsync(content, cancellationToken);
-        var source = spool ?? content;
-        var start = source.Position;
-        var bytes = source.Length - start;
-        var sha256 = Convert.ToHexStringLower(await SHA256.HashDataAsync(source, cancellationToken));
-        source.Position = start;
+        var fence = content as IWriteFence;
+        await EnsureBucketAsync(cancellationToken);
+
+        // A file that grows meanwhile, such as a log, is stored as long as it is now.
+        long? length = content.CanSeek ? content.Length - content.Position : null;
+        var partBytes = (int)Math.Min(length is null ? PartBytes : PartBytesOf(length.Value), Array.MaxLength);
+        var buffer = ArrayPool<byte>.Shared.Rent((int)Math.Min(partBytes, Math.Max(length ?? partBytes, 1)));
+        using var sha256 = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        S3MultipartUpload? upload = null;
+        long sent = 0;
         try
         {
-            await EnsureBucketAsync(cancellationToken);
-            await _client.PutObjectAsync(
-                new PutObjectArgs().WithBucket(_options.Bucket).WithObject(key).WithContentType(contentType)
-                    .WithStreamData(source).WithObjectSize(bytes)
-                    .WithHeaders(new Dictionary<string, string> { [HashHeader] = sha256 }),
-                cancellationToken);
-            var stored = await _client.StatObjectAsync(
-                new StatObjectArgs().WithBucket(_options.Bucket).WithObject(key), cancellationToken);
-            var storedHash = stored.MetaData.FirstOrDefault(pair => pair.Key.Equals(HashName, StringComparison.OrdinalIgnoreCase)).Value;
-            if (stored.Size != bytes || storedHash != sha256)
+            while (true)
             {
-                throw new ArtifactStoreException(
-                    $"'{key}' was stored with {stored.Size} bytes and sha256 {storedHash}; {bytes} bytes with {sha256} were sent.");
+                var wanted = (int)Math.Min(partBytes, length - sent ?? long.MaxValue);
+                var part = buffer.AsMemory(0, await content.ReadAtLeastAsync(buffer.AsMemory(0, wanted), wanted, throwOnEndOfStream: false, cancellationToken));
+                sha256.AppendData(part.Span);
+                sent += part.Length;
+                var isLast = part.Length < partBytes || sent == length;
+                if (isLast && upload is null)
+                {
+                    await PutWholeAsync(key, part, contentType, fence, cancellationToken);
+                    break;
+                }
+
+                upload ??= await S3MultipartUpload.BeginAsync(_s3, key, contentType, fence, cancellationToken);
+                if (part.Length > 0)
+                {
+                    await upload.AddAsync(part, cancellationToken);
+                }
+
+                if (isLast)
+                {
+                    await upload.CompleteAsync(cancellationToken);
+                    break;
+                }
             }
         }
-        catch (Exception e) when (e is MinioException or HttpRequestException)
+        catch (Exception e) when (e is not ArtifactStoreException && upload is not null)
         {
-            throw Unavailable("write", key, e);
+            // The content failed or the caller gave up. An outage instead leaves the parts for the next put to go on with.
+            await upload.TryAbortAsync();
+            throw;
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
         }
 
-        return new StoredObject(key, bytes, sha256);
+        var stored = new StoredObject(key, sent, Convert.ToHexStringLower(sha256.GetHashAndReset()));
+        if (_s3.Options.VerifyByReading)
+        {
+            await VerifyAsync(stored, cancellationToken);
+        }
+
+        return stored;
     }
 
-    public async Task<Stream?> OpenReadAsync(string key, (long First, long Last)? range, CancellationToken cancellationToken)
-    {
-        StorageKey.Check(key);
-        HttpResponseMessage? response = null;
-        try
-        {
-            // The client hands bodies to a callback only; a URL signed by it gives the body as a stream to pull from.
-            var address = await PresignAsync(_client, key, null, TimeSpan.FromHours(1));
-            using var request = new HttpRequestMessage(HttpMethod.Get, address);
-            if (range is { } wanted)
-            {
-                request.Headers.Range = new RangeHeaderValue(wanted.First, wanted.Last);
-            }
-
-            response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellationToken);
-            if (response.StatusCode == HttpStatusCode.NotFound)
-            {
-                response.Dispose();
-                return null;
-            }
-
-            response.EnsureSuccessStatusCode();
-            var body = await response.Content.ReadAsStreamAsync(cancellationToken);
-            return new LimitedStream(body, response.Content.Headers.ContentLength ?? long.MaxValue, response);
-        }
-        catch (Exception e) when (e is MinioException or HttpRequestException)
-        {
-            response?.Dispose();
-            throw Unavailable("read", key, e);
-        }
-    }
+    public async Task<Stream?> OpenReadAsync(string key, (long First, long Last)? range, CancellationToken cancellationToken) =>
+        await S3ReadStream.OpenAsync(_s3, StorageKey.Check(key), range, cancellationToken);
 
     public async IAsyncEnumerable<StoredObject> ListAsync(
         string prefix, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         await EnsureBucketAsync(cancellationToken);
-        var items = _client.ListObjectsEnumAsync(
-            new ListObjectsArgs().WithBucket(_options.Bucket).WithPrefix(prefix).WithRecursive(true), cancellationToken);
-        await foreach (var item in items.WithCancellation(cancellationToken))
+        var request = new ListObjectsV2Request { BucketName = _s3.Options.Bucket, Prefix = prefix };
+        do
         {
-            yield return new StoredObject(item.Key, (long)item.Size, "");
+            var page = await _s3.SendAsync("list", prefix, watch => _s3.Client.ListObjectsV2Async(request, watch.Token), cancellationToken);
+            foreach (var item in page.S3Objects ?? [])
+            {
+                yield return new StoredObject(item.Key, item.Size ?? 0, "")
+                {
+                    StoredAt = item.LastModified is { } time ? new DateTimeOffset(time.ToUniversalTime()) : null,
+                };
+            }
+
+            request.ContinuationToken = page.NextContinuationToken;
         }
+        while (request.ContinuationToken is not null);
     }
 
     public async Task DeleteAsync(string key, CancellationToken cancellationToken)
@@ -117,102 +121,128 @@ public sealed class S3ArtifactStore : IArtifactStore, IDisposable
         StorageKey.Check(key);
         try
         {
-            await _client.RemoveObjectAsync(
-                new RemoveObjectArgs().WithBucket(_options.Bucket).WithObject(key), cancellationToken);
+            await _s3.SendAsync("delete", key, watch => _s3.Client.DeleteObjectAsync(_s3.Options.Bucket, key, watch.Token), cancellationToken);
         }
-        catch (Exception e) when (e is ObjectNotFoundException or BucketNotFoundException)
+        catch (ArtifactStoreException e) when (S3Failures.HasStatus(e.InnerException, HttpStatusCode.NotFound))
         {
             // What shall not be there is not there.
         }
-        catch (Exception e) when (e is MinioException or HttpRequestException)
-        {
-            throw Unavailable("delete", key, e);
-        }
     }
 
-    public async Task<Uri?> PresignAsync(string key, string downloadName, TimeSpan lifetime, CancellationToken cancellationToken) =>
-        await PresignAsync(_presigner, StorageKey.Check(key), downloadName, lifetime);
+    public async Task<int> RemoveUnfinishedAsync(DateTimeOffset before, CancellationToken cancellationToken)
+    {
+        var removed = 0;
+        await foreach (var upload in S3MultipartUpload.ListAsync(_s3, "", cancellationToken))
+        {
+            if (upload.Initiated is { } time && new DateTimeOffset(time.ToUniversalTime()) < before)
+            {
+                await S3MultipartUpload.AbortAsync(_s3, upload.Key, upload.UploadId, cancellationToken);
+                removed++;
+            }
+        }
+
+        return removed;
+    }
+
+    public async Task<Uri?> PresignAsync(string key, string downloadName, TimeSpan lifetime, CancellationToken cancellationToken)
+    {
+        var seconds = Math.Clamp(lifetime.TotalSeconds, 1, TimeSpan.FromDays(7).TotalSeconds);
+        var request = new GetPreSignedUrlRequest
+        {
+            BucketName = _s3.Options.Bucket,
+            Key = StorageKey.Check(key),
+            Verb = HttpVerb.GET,
+            Protocol = _s3.PublicAddress.Scheme == Uri.UriSchemeHttps ? Protocol.HTTPS : Protocol.HTTP,
+            Expires = _s3.Clock.GetUtcNow().AddSeconds(seconds).UtcDateTime,
+        };
+        request.ResponseHeaderOverrides.ContentDisposition = DownloadName.Disposition(downloadName);
+        return new Uri(await _s3.Presigner.GetPreSignedURLAsync(request));
+    }
 
     public void Dispose()
     {
-        _client.Dispose();
-        if (!ReferenceEquals(_presigner, _client))
-        {
-            _presigner.Dispose();
-        }
-
-        _http.Dispose();
+        _s3.Dispose();
         _bucketGate.Dispose();
     }
 
-    private static ArtifactStoreException Unavailable(string verb, string key, Exception cause) =>
-        new($"The artifact store could not {verb} '{key}': {cause.Message}", cause);
+    /// <summary>Whether tags are MD5s: not where the store encrypts with a key of its own service.</summary>
+    internal static bool HasMd5(ServerSideEncryptionMethod? encryption) =>
+        encryption is null || encryption == ServerSideEncryptionMethod.None || encryption == ServerSideEncryptionMethod.AES256;
 
-    private static async Task<FileStream> SpoolAsync(Stream content, CancellationToken cancellationToken)
+    private static long PartBytesOf(long length) => Math.Max(PartBytes, (length + WantedParts - 1) / WantedParts);
+
+    private async Task PutWholeAsync(
+        string key, ReadOnlyMemory<byte> content, string contentType, IWriteFence? fence, CancellationToken cancellationToken)
     {
-        var file = new FileStream(
-            Path.Combine(Path.GetTempPath(), $"upload-{Guid.NewGuid():N}"),
-            new FileStreamOptions
-            {
-                Mode = FileMode.CreateNew,
-                Access = FileAccess.ReadWrite,
-                Options = FileOptions.DeleteOnClose | FileOptions.Asynchronous,
-                BufferSize = 1 << 16,
-            });
-        try
+        var md5 = Convert.ToHexStringLower(Md5Tag.Of(content.Span));
+        var answer = await _s3.SendAsync(
+            "write",
+            key,
+            watch => _s3.Client.PutObjectAsync(
+                new PutObjectRequest
+                {
+                    BucketName = _s3.Options.Bucket,
+                    Key = key,
+                    ContentType = contentType,
+                    InputStream = new BodyStream(content, watch, fence),
+                    UseChunkEncoding = false,
+                },
+                watch.Token),
+            cancellationToken,
+            fence);
+        if (HasMd5(answer.ServerSideEncryptionMethod) && answer.ETag.Trim('"') != md5)
         {
-            await content.CopyToAsync(file, 1 << 16, cancellationToken);
-            file.Position = 0;
-            return file;
-        }
-        catch
-        {
-            await file.DisposeAsync();
-            throw;
+            throw new ArtifactStoreException($"'{key}' was stored as {answer.ETag}; {md5} was sent.");
         }
     }
 
-    private IMinioClient CreateClient(string endpoint) => new MinioClient()
-        .WithEndpoint(endpoint)
-        .WithCredentials(_options.AccessKey, _options.SecretKey)
-        .WithRegion(_options.Region)
-        .WithSSL(_options.UseTls)
-        .Build();
-
-    private async Task<Uri> PresignAsync(IMinioClient client, string key, string? downloadName, TimeSpan lifetime)
+    private async Task VerifyAsync(StoredObject stored, CancellationToken cancellationToken)
     {
-        var args = new PresignedGetObjectArgs().WithBucket(_options.Bucket).WithObject(key)
-            .WithExpiry((int)Math.Clamp(lifetime.TotalSeconds, 1, TimeSpan.FromDays(7).TotalSeconds));
-        if (downloadName is not null)
-        {
-            args = args.WithHeaders(new Dictionary<string, string>
-            {
-                ["response-content-disposition"] = $"attachment; filename*=UTF-8''{Uri.EscapeDataString(downloadName)}",
-            });
-        }
-
-        return new Uri(await client.PresignedGetObjectAsync(args));
+        await using var content = await this.OpenVerifiedAsync(stored.Key, stored.Bytes, stored.Sha256, cancellationToken)
+            ?? throw new ArtifactStoreException($"'{stored.Key}' was not there after it was stored.");
+        await content.CopyToAsync(Stream.Null, 1 << 16, cancellationToken);
     }
 
     private async Task EnsureBucketAsync(CancellationToken cancellationToken)
     {
+        if (_bucketExists)
+        {
+            return;
+        }
+
         await _bucketGate.WaitAsync(cancellationToken);
         try
         {
             if (!_bucketExists)
             {
-                if (!await _client.BucketExistsAsync(new BucketExistsArgs().WithBucket(_options.Bucket), cancellationToken))
-                {
-                    await _client.MakeBucketAsync(
-                        new MakeBucketArgs().WithBucket(_options.Bucket).WithLocation(_options.Region), cancellationToken);
-                }
-
+                await CreateBucketAsync(cancellationToken);
                 _bucketExists = true;
             }
         }
         finally
         {
             _bucketGate.Release();
+        }
+    }
+
+    private async Task CreateBucketAsync(CancellationToken cancellationToken)
+    {
+        var bucket = _s3.Options.Bucket;
+        try
+        {
+            await _s3.SendAsync(
+                "find the bucket", bucket, watch => _s3.Client.HeadBucketAsync(new HeadBucketRequest { BucketName = bucket }, watch.Token), cancellationToken);
+        }
+        catch (ArtifactStoreException e) when (S3Failures.HasStatus(e.InnerException, HttpStatusCode.NotFound))
+        {
+            try
+            {
+                await _s3.SendAsync("create the bucket", bucket, watch => _s3.Client.PutBucketAsync(bucket, watch.Token), cancellationToken);
+            }
+            catch (ArtifactStoreException raced) when (S3Failures.HasStatus(raced.InnerException, HttpStatusCode.Conflict))
+            {
+                // Another process made it.
+            }
         }
     }
 }

@@ -7,11 +7,11 @@ public sealed class S3Options
 {
     public const string Section = "S3";
 
-    /// <summary>Host and port, without a scheme.</summary>
+    /// <summary>Host and port; <c>http://</c> or <c>https://</c> before it wins over <see cref="UseTls"/>.</summary>
     [Required(AllowEmptyStrings = false)]
     public string Endpoint { get; init; } = "";
 
-    /// <summary>Host and port that clients reach, when it differs: presigned URLs carry it; null: <see cref="Endpoint"/>.</summary>
+    /// <summary>What clients reach instead, written alike, when it differs: presigned URLs carry it; null: <see cref="Endpoint"/>.</summary>
     public string? PublicEndpoint { get; init; }
 
     /// <summary>The account's name.</summary>
@@ -32,4 +32,19 @@ public sealed class S3Options
 
     /// <summary>Whether the store is spoken to over HTTPS.</summary>
     public bool UseTls { get; init; } = true;
+
+    /// <summary>Seconds within which a connection must stand.</summary>
+    [Range(0.1, 600)]
+    public double ConnectTimeoutSeconds { get; init; } = 10;
+
+    /// <summary>Seconds without a byte either way after which a request is given up and tried again.</summary>
+    [Range(0.1, 3600)]
+    public double IdleTimeoutSeconds { get; init; } = 60;
+
+    /// <summary>Seconds before a failed request is tried again; doubles with each of the four further tries.</summary>
+    [Range(0.01, 60)]
+    public double RetryDelaySeconds { get; init; } = 0.5;
+
+    /// <summary>Reads each object back after it was stored and compares its sha256: twice the traffic, for stores that are not trusted.</summary>
+    public bool VerifyByReading { get; init; }
 }

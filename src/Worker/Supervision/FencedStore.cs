@@ -54,7 +54,7 @@ internal sealed class FencedStore(
     }
 
     /// <summary>Hands out no byte without the lease. Its owner keeps the inner stream.</summary>
-    private sealed class FencedStream(Stream inner, FencedStore fence) : Stream
+    private sealed class FencedStream(Stream inner, FencedStore fence) : Stream, IWriteFence
     {
         public LeaseLostException? Lost { get; private set; }
 
@@ -74,6 +74,13 @@ internal sealed class FencedStore(
 
         public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
         {
+            await HoldAsync(cancellationToken);
+            return await inner.ReadAsync(buffer, cancellationToken);
+        }
+
+        /// <summary>Asked by the store too, which reads ahead of what it sends.</summary>
+        public async ValueTask HoldAsync(CancellationToken cancellationToken)
+        {
             try
             {
                 await fence.HoldAsync(cancellationToken);
@@ -83,8 +90,6 @@ internal sealed class FencedStore(
                 Lost = lost;
                 throw;
             }
-
-            return await inner.ReadAsync(buffer, cancellationToken);
         }
 
         public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>

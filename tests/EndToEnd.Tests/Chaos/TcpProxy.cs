@@ -69,6 +69,9 @@ internal sealed class TcpProxy : IAsyncDisposable
     /// <summary>Cuts of <see cref="CutAfter"/> that have happened.</summary>
     public int Cuts => Volatile.Read(ref _cuts);
 
+    /// <summary>Called when a cut of <see cref="CutAfter"/> has happened, before any new connection passes; null: nothing.</summary>
+    public Action? OnCut { get; set; }
+
     /// <param name="target">Host and port of the server.</param>
     public static TcpProxy Start(string target)
     {
@@ -240,6 +243,7 @@ internal sealed class TcpProxy : IAsyncDisposable
                 if (cut)
                 {
                     Interlocked.Increment(ref _cuts);
+                    OnCut?.Invoke();
                     ResetAll();
                     return;
                 }

@@ -1,6 +1,5 @@
 using System.Security.Cryptography;
 using System.Text;
-using Microsoft.Extensions.Options;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Infrastructure.Storage;
 
@@ -168,7 +167,7 @@ public sealed class S3ArtifactStoreTests : ArtifactStoreTests, IDisposable
 {
     private S3ArtifactStore? _store;
 
-    protected override IArtifactStore Store => _store ??= Open();
+    protected override IArtifactStore Store => _store ??= TestStore.Open(TestStore.NewBucket());
 
     [Fact]
     public async Task A_presigned_url_gives_the_object_to_anybody()
@@ -184,13 +183,4 @@ public sealed class S3ArtifactStoreTests : ArtifactStoreTests, IDisposable
     }
 
     public void Dispose() => _store?.Dispose();
-
-    private static S3ArtifactStore Open() => new(Options.Create(new S3Options
-    {
-        Endpoint = TestNeeds.Get("TRAINING_TEST_S3_ENDPOINT"),
-        AccessKey = TestNeeds.Get("TRAINING_TEST_S3_ACCESS_KEY"),
-        SecretKey = TestNeeds.Get("TRAINING_TEST_S3_SECRET_KEY"),
-        Bucket = $"store-{Guid.NewGuid():N}",
-        UseTls = false,
-    }));
 }

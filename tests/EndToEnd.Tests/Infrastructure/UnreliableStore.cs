@@ -52,6 +52,12 @@ internal sealed class UnreliableStore(string folder) : IArtifactStore
         return _inner.DeleteAsync(key, cancellationToken);
     }
 
+    public Task<int> RemoveUnfinishedAsync(DateTimeOffset before, CancellationToken cancellationToken)
+    {
+        ThrowIfAway();
+        return _inner.RemoveUnfinishedAsync(before, cancellationToken);
+    }
+
     public Task<Uri?> PresignAsync(string key, string downloadName, TimeSpan lifetime, CancellationToken cancellationToken) =>
         _inner.PresignAsync(key, downloadName, lifetime, cancellationToken);
 
