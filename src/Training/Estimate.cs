@@ -79,9 +79,12 @@ public sealed record Estimate(
             TrainedBytes: trained.Added * Float32 + masters,
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
             OptimizerBytes: trained.Total * spec.Optimizer.StatePerWeight() * Float32,
-            ActivationsBytes: tokens * (perToken + scores) * weightBytes,
-            LogitsBytes: tokens * model.VocabularySize * perLogit);
+            ActivationsBytes: Saturated((Int128)tokens * (perToken + scores) * weightBytes),
+            LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit));
     }
+
+    /// <summary>A number that no machine has stays one when it is added to others.</summary>
+    private static long Saturated(Int128 bytes) => (long)Int128.Min(bytes, long.MaxValue / 8);
 
     /// <summary>Steps of the run. One epoch has as many as there are batches over the accumulation, each rounded up.</summary>
     private static long? StepsOf(TrainingSpec spec, DataSize data)

@@ -11,6 +11,9 @@ namespace TrainingService.Training;
 /// <remarks>The two tables hold nothing that depends on time: two runs of one spec and one seed write the same bytes.</remarks>
 public sealed class MetricsLog : IDisposable
 {
+    /// <summary>The files, by name.</summary>
+    public static IReadOnlyList<string> Files { get; } = ["metrics.jsonl", "results.csv", "data_order.csv"];
+
     private const string Header = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy";
     private const string OrderHeader = "step,epoch,batch,rows";
     private readonly StreamWriter _lines;

@@ -39,21 +39,31 @@ public static class TrainingRun
     {
         using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
         var reached = 0;
+        Estimate? estimate = null;
         try
         {
-            return Execute(spec, workFolder, report, control, baseModelName, ref reached, ct, either.Token);
+            return Execute(spec, workFolder, report, control, baseModelName, ref reached, ref estimate, ct, either.Token);
         }
         catch (OperationCanceledException) when (control.StopRequested && !ct.IsCancellationRequested)
         {
             throw new RunStoppedException(reached);
         }
+        catch (Exception e) when (RunFailures.IsDiskFull(e))
+        {
+            throw RunFailures.DiskFull(spec, estimate, workFolder, e);
+        }
+        catch (Exception e) when (e is not TrainingException && RunFailures.IsOutOfMemory(e))
+        {
+            throw RunFailures.OutOfMemory(estimate, e);
+        }
     }
 
     /// <param name="either">Fires with <paramref name="ct"/> and with the wish to stop.</param>
     /// <param name="reached">Steps of the newest checkpoint.</param>
+    /// <param name="estimate">What the run takes, once its rows are known.</param>
     private static DoneReport Execute(
         TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, string? baseModelName, ref int reached,
-        CancellationToken ct, CancellationToken either)
+        ref Estimate? estimate, CancellationToken ct, CancellationToken either)
     {
         var config = HuggingFaceFolder.ReadConfig(spec.Model);
         ThrowIfAny(SpecChecks.AgainstModel(spec, config));
@@ -75,6 +85,12 @@ public static class TrainingRun
         var device = cuda.is_available() ? CUDA : CPU;
         var precision = spec.Precision == Precision.Auto ? device.type == TorchSharp.DeviceType.CUDA ? Precision.Bfloat16 : Precision.Float32 : spec.Precision;
         var dtype = precision == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
+        estimate = RunFailures.EstimateFor(spec, config, data.Train, onGpu: device.type == TorchSharp.DeviceType.CUDA);
+        if (device.type == TorchSharp.DeviceType.CPU)
+        {
+            RunFailures.ThrowIfClearlyTooLarge(estimate, MachineMemory.Bytes);
+        }
+
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
@@ -88,8 +104,14 @@ public static class TrainingRun
         var name = baseModelName ?? NameOf(spec.Model, config);
         var padId = PadId(tokenizer, config);
         var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
-        var checkpoints = new CheckpointStore(Path.Combine(workFolder, "checkpoints"), weights, spec.Checkpoints.Keep);
-        var start = Resume(checkpoints, IdentityOf(spec, data), report);
+        var checkpoints = new CheckpointStore(Path.Combine(workFolder, "checkpoints"), weights, spec.Checkpoints.Keep)
+        {
+            KeepsBest = spec.Evaluation.EarlyStoppingPatience is not null,
+            AddFiles = checkpoint => RunHistory.Keep(workFolder, checkpoint),
+            AddedFiles = RunHistory.Files,
+        };
+        var start = Resume(checkpoints, IdentityOf(spec, data), report, either);
+        RunHistory.Restore(start.Step > 0 ? checkpoints.FolderOf(start.Step) : null, workFolder);
         if (start.Step > 0)
         {
             checkpoints.Load(start, adapter, optimizer);
@@ -129,11 +151,12 @@ public static class TrainingRun
         either.ThrowIfCancellationRequested();
         if (spec.Evaluation.EarlyStoppingPatience is not null && state.BestStep is { } best && best != state.Step)
         {
-            adapter.Load(checkpoints.WeightsOf(best));
+            adapter.Load(checkpoints.BestWeights);
         }
 
         adapter.SetTraining(false);
         report(new PhaseReport("exporting"));
+        RemoveParts(Path.Combine(workFolder, weights));
         LossCurve.Write(Path.Combine(workFolder, "metrics"));
         adapter.Save(Path.Combine(workFolder, weights), CardOf(state));
         if (adapter is FullAdapter)
@@ -176,13 +199,22 @@ public static class TrainingRun
         return results;
     }
 
-    private static CheckpointState Resume(CheckpointStore checkpoints, string identity, Action<Report> report)
+    private static CheckpointState Resume(CheckpointStore checkpoints, string identity, Action<Report> report, CancellationToken ct)
     {
-        var found = checkpoints.Newest(message => report(new WarningReport(message)));
-        return found is null || found.Run == identity
-            ? found ?? new CheckpointState { Step = 0, Run = identity }
-            : throw TrainingException.InvalidSpec(
+        var found = checkpoints.Newest(message => report(new WarningReport(message)), ct);
+        if (found is not null && found.Run != identity)
+        {
+            throw TrainingException.InvalidSpec(
                 "The work folder holds checkpoints of another spec or of other rows; give an empty folder, or start from those weights with adapter.from.");
+        }
+
+        if (found is null && checkpoints.Steps.Count > 0)
+        {
+            report(new WarningReport("No checkpoint is whole; the run starts anew."));
+        }
+
+        checkpoints.RemoveAfter(found?.Step ?? -1);
+        return found ?? new CheckpointState { Step = 0, Run = identity };
     }
 
     /// <summary>Hash of all that decides the result, but for where the files lie: another machine may go on with a run.</summary>
@@ -205,6 +237,15 @@ public static class TrainingRun
         }
 
         return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    /// <summary>Removes what a killed process had begun to write under a name that is not used again.</summary>
+    private static void RemoveParts(string folder)
+    {
+        foreach (var part in Directory.Exists(folder) ? Directory.GetFiles(folder, "*.part") : [])
+        {
+            File.Delete(part);
+        }
     }
 
     private static void DrawSpectra(TrainingSpec spec, Adapter adapter, string workFolder, int step, CancellationToken ct)

@@ -53,6 +53,14 @@ public abstract class Adapter : IDisposable
     /// <summary>Copies the tensors of a folder that <see cref="Save"/> wrote into the attached parameters; keys and shapes must be equal.</summary>
     public abstract void Load(string folder);
 
+    /// <summary>What a checkpoint keeps besides the trained tensors, so that a run goes on exactly.</summary>
+    public virtual AdapterState State => AdapterState.None;
+
+    /// <summary>Takes over a <see cref="State"/>, after <see cref="Load"/>. Its tensors are the caller's: copy them.</summary>
+    public virtual void Restore(AdapterState state)
+    {
+    }
+
     /// <summary>The merged matrix W + ΔW of one update, in float32, in the caller's dispose scope.</summary>
     public static Tensor Merge(LayerUpdate update)
     {

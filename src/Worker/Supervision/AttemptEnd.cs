@@ -30,7 +30,7 @@ internal static class AttemptEnd
             TrainingProcess.KilledExitCode when kernelKilled => OutOfMemory($"The system killed the training process because memory ran out: {Shrink}", logTail),
             TrainingProcess.KilledExitCode => new JobFailure(
                 FailureCodes.Internal, "The training process was killed from outside; the job goes on from its last checkpoint.", null, logTail),
-            _ when logTail is not null && Failures.SpeaksOfMemory(logTail) => OutOfMemory($"Memory was not enough: {Shrink}", logTail),
+            _ when logTail is not null && RunFailures.SpeaksOfMemory(logTail) => OutOfMemory($"Memory was not enough: {Shrink}", logTail),
             _ when logTail is not null && DiskFull.Says(logTail) => new JobFailure(FailureCodes.Storage, DiskFull.Sentence(work), null, logTail),
             > 128 => new JobFailure(
                 FailureCodes.Internal, $"The training process crashed (signal {exitCode - 128}); the log has the details.", null, logTail),

@@ -27,15 +27,14 @@ internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactSt
             try
             {
                 await DownloadAsync(checkpoint, folder, cancellationToken);
-                await RestoreMetricsAsync(checkpoint.StoragePrefix, work, cancellationToken);
                 return checkpoint.Step;
             }
             catch (Exception e) when (e is DamagedFileException or JsonException)
             {
                 Damaged(job, checkpoint.Step, e);
-                foreach (var left in new[] { folder, Path.Combine(work, "metrics") }.Where(Directory.Exists))
+                if (Directory.Exists(folder))
                 {
-                    Directory.Delete(left, recursive: true);
+                    Directory.Delete(folder, recursive: true);
                 }
             }
         }
@@ -63,18 +62,6 @@ internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactSt
         foreach (var file in manifest.Files)
         {
             await cache.DownloadAsync(new CachedFile(file.Path, checkpoint.StoragePrefix + file.Path, file.Sha256), folder, cancellationToken);
-        }
-    }
-
-    private async Task RestoreMetricsAsync(string prefix, string work, CancellationToken cancellationToken)
-    {
-        foreach (var name in CheckpointUploads.MetricFiles)
-        {
-            await using var content = await store.OpenReadAsync(CheckpointUploads.MetricKey(prefix, name), null, cancellationToken)
-                ?? throw new DamagedFileException($"'{CheckpointUploads.MetricKey(prefix, name)}' is missing in the artifact store.");
-            Directory.CreateDirectory(Path.Combine(work, "metrics"));
-            await using var file = File.Create(Path.Combine(work, "metrics", name));
-            await content.CopyToAsync(file, cancellationToken);
         }
     }
 

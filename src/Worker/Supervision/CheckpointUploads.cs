@@ -20,9 +20,6 @@ namespace TrainingService.Worker.Supervision;
 internal sealed partial class CheckpointUploads(
     JobLease lease, string work, FencedStore store, int resumedFrom, int keep, TimeProvider clock, ILogger logger)
 {
-    /// <summary>What was measured before a checkpoint is kept beside it, so that an attempt elsewhere goes on with the whole curve.</summary>
-    public static readonly IReadOnlyList<string> MetricFiles = ["metrics.jsonl", "results.csv", "data_order.csv"];
-
     private readonly Channel<CheckpointReport> _queue = Channel.CreateUnbounded<CheckpointReport>();
     private bool _insist;
 
@@ -31,8 +28,6 @@ internal sealed partial class CheckpointUploads(
 
     public static string LocalFolder(string work, int step) =>
         Path.Combine(work, "checkpoints", string.Create(CultureInfo.InvariantCulture, $"step-{step:D6}"));
-
-    public static string MetricKey(string checkpointPrefix, string name) => $"{checkpointPrefix}before/{name}";
 
     public void Add(CheckpointReport checkpoint) => _queue.Writer.TryWrite(checkpoint);
 
@@ -102,14 +97,6 @@ internal sealed partial class CheckpointUploads(
         var prefix = $"{lease.StoragePrefix}{checkpoint.Path.Replace('\\', '/').TrimEnd('/')}/";
         var manifestFile = Path.Combine(folder, Manifest.FileName);
         var manifest = JsonSerializer.Deserialize<Manifest>(await File.ReadAllBytesAsync(manifestFile, cancellationToken), SpecJson.Options)!;
-        foreach (var name in MetricFiles)
-        {
-            // The training process goes on writing to these, and an upload needs a file that stands still.
-            var still = Path.Combine(work, $".{name}");
-            File.Copy(Path.Combine(work, "metrics", name), still, overwrite: true);
-            await PutAsync(MetricKey(prefix, name), still, "text/plain", cancellationToken);
-        }
-
         foreach (var file in manifest.Files)
         {
             var stored = await PutAsync(prefix + file.Path, Path.Combine(folder, file.Path), file.ContentType, cancellationToken);

@@ -5,15 +5,11 @@ namespace TrainingService.Worker.Verbs;
 /// <summary>Tells exceptions apart for the person who has to act on them.</summary>
 internal static class Failures
 {
-    // How libtorch, the CUDA driver and the C++ runtime say it; no exception type of their own reaches .NET.
-    private static readonly string[] OutOfMemoryWords =
-        ["out of memory", "not enough memory", "std::bad_alloc", "can't allocate memory", "STATUS_ALLOC_FAILED"];
-
     /// <summary>What a run's end is called in its <c>failed</c> report.</summary>
     public static FailedReport Describe(Exception error) => error switch
     {
         TrainingException expected => new(expected.Code, expected.Message, expected.Param),
-        _ when IsOutOfMemory(error) => new(
+        _ when RunFailures.IsOutOfMemory(error) => new(
             FailureCode.OutOfMemory,
             "Memory was not enough: lower schedule.batch_size (and raise schedule.gradient_accumulation_steps by as much) or data.max_length.",
             "schedule.batch_size"),
@@ -41,12 +37,4 @@ internal static class Failures
             return ExitCodes.Failed;
         }
     }
-
-    /// <summary>Whether a message, or a log, tells that memory ran out.</summary>
-    public static bool SpeaksOfMemory(string text) =>
-        OutOfMemoryWords.Any(words => text.Contains(words, StringComparison.OrdinalIgnoreCase));
-
-    private static bool IsOutOfMemory(Exception error) =>
-        error is OutOfMemoryException || SpeaksOfMemory(error.Message)
-        || (error.InnerException is { } inner && IsOutOfMemory(inner));
 }

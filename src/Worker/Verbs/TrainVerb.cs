@@ -148,6 +148,8 @@ internal static class TrainVerb
             }
         }
 
+        // The kernel closes the pipe however the supervisor ended. Its own signal for that, PR_SET_PDEATHSIG, is not used: it comes with
+        // the end of the thread that started this process, and that was one of a pool, which ends idle threads while the worker lives on.
         // Nobody is left to read the reports or renew the lease. Kill, because an orderly exit would wait for libtorch's threads.
         System.Diagnostics.Process.GetCurrentProcess().Kill();
     }

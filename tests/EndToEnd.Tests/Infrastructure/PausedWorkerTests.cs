@@ -15,7 +15,7 @@ public sealed class PausedWorkerTests : SupervisedWorker
     /// <summary>Saves a checkpoint of step 1 when it is asked to, and succeeds when it finds one.</summary>
     private static readonly string StopsAndGoesOn = $$"""
         if [ -e $work/checkpoints/step-000001/manifest.json ]; then
-        test -e $work/metrics/metrics.jsonl || exit 1
+        test -e $work/checkpoints/step-000001/before/metrics.jsonl || exit 1
         {{Succeed}}
         exit 0; fi
         {{Train}}

@@ -23,11 +23,12 @@ public abstract class SupervisedWorker : IAsyncDisposable
     private IHost? _host;
 
     protected const string Succeed = """
-        mkdir -p $work/adapter $work/metrics $work/checkpoints/step-000001/adapter
+        mkdir -p $work/adapter $work/metrics $work/checkpoints/step-000001/adapter $work/checkpoints/step-000001/before
         echo weights > $work/adapter/adapter_model.safetensors
         echo '{"step":1}' > $work/metrics/metrics.jsonl
         echo 'step,train_loss' > $work/metrics/results.csv
         cp $work/adapter/adapter_model.safetensors $work/checkpoints/step-000001/adapter/
+        cp $work/metrics/* $work/checkpoints/step-000001/before/
         list() { (cd $1; printf '{"files":['; sep=; find . -type f ! -name manifest.json ! -name '.*' ! -path './logs/*' | sed 's|^\./||' | sort | while read f; do
             printf '%s{"path":"%s","bytes":%s,"sha256":"%s","content_type":"text/plain"}' "$sep" "$f" $(stat -c %s $f) $(sha256sum $f | cut -d' ' -f1); sep=,; done; printf ']}') > $1/manifest.json; }
         list $work/checkpoints/step-000001

@@ -10,6 +10,33 @@ internal static class WorkerProcess
         AppContext.BaseDirectory, "..", "..", "Worker", Path.GetFileName(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory)),
         "TrainingService.Worker.dll"));
 
+    /// <summary>Starts a verb whose reports nobody waits for; standard error goes to the caller's.</summary>
+    /// <param name="onLine">Called on another thread with each line of standard output.</param>
+    public static Process Start(string[] arguments, Action<string> onLine)
+    {
+        var start = new ProcessStartInfo("dotnet", [Program, .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        return Start(start, onLine);
+    }
+
+    /// <summary>Starts a verb with a standard input whose only writer is another process, so that it can be killed.</summary>
+    /// <param name="folder">Gets the pipe, and <c>holder</c> with the id of that process.</param>
+    public static Process StartHeld(string folder, string[] arguments, Action<string> onLine)
+    {
+        const string script = "cd \"$0\"; mkfifo pipe; sleep 600 > pipe & echo $! > holder; exec dotnet \"$@\" < pipe";
+        var start = new ProcessStartInfo("sh", ["-c", script, folder, Program, .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        return Start(start, onLine);
+    }
+
+    private static Process Start(ProcessStartInfo start, Action<string> onLine)
+    {
+        start.Environment["OMP_NUM_THREADS"] = "1";
+        var process = Process.Start(start)!;
+        process.OutputDataReceived += (_, line) => onLine(line.Data ?? "");
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+        return process;
+    }
+
     /// <summary>Runs a verb to its end.</summary>
     /// <param name="command">Line for standard input once step <paramref name="afterStep"/> was reported; empty: its end; null: nothing.</param>
     public static (int Exit, string[] Lines, string Errors) Run(string[] arguments, string? command = null, int afterStep = 0)
