@@ -30,11 +30,14 @@ public enum FailureCode
 /// <param name="message">One sentence that names the thing, the value seen and the fix.</param>
 /// <param name="param">JSON path of the spec member, or file and row, that is at fault.</param>
 public sealed class TrainingException(FailureCode code, string message, string? param = null, Exception? inner = null)
-    : Exception(message, inner)
+    : Exception(Shorten(message, LongestMessage), inner)
 {
+    private const int LongestMessage = 4000;
+    private const int LongestParam = 500;
+
     public FailureCode Code { get; } = code;
 
-    public string? Param { get; } = param;
+    public string? Param { get; } = param is null ? null : Shorten(param, LongestParam);
 
     /// <summary>A row, file, checkpoint or tokenizer that cannot be used.</summary>
     public static TrainingException InvalidData(string message, string? param = null, Exception? inner = null) =>
@@ -43,4 +46,7 @@ public sealed class TrainingException(FailureCode code, string message, string? 
     /// <summary>A spec that asks for something that does not exist or does not fit.</summary>
     public static TrainingException InvalidSpec(string message, string? param = null) =>
         new(FailureCode.InvalidSpec, message, param);
+
+    /// <summary>Names and values of strangers stand in messages, and a file may hold a name of any length.</summary>
+    private static string Shorten(string text, int most) => text.Length <= most ? text : text[..most] + "…";
 }

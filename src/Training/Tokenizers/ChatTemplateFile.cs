@@ -1,4 +1,5 @@
 using System.Text.Json;
+using TrainingService.Training.Tokenizers.Jinja;
 
 namespace TrainingService.Training.Tokenizers;
 
@@ -14,7 +15,8 @@ internal static class ChatTemplateFile
         var path = Path.Combine(folder, "chat_template.jinja");
         if (File.Exists(path))
         {
-            return (File.ReadAllText(path), null);
+            var bytes = new FileInfo(path).Length;
+            return bytes <= 4L * JinjaParser.LongestTemplate ? (File.ReadAllText(path), null) : throw JinjaParser.TooLong(bytes);
         }
 
         if (config is not { } settings || TokenizerJson.Member(settings, "chat_template") is not { } template)

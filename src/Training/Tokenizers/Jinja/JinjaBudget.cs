@@ -11,6 +11,7 @@ internal sealed class JinjaBudget
     public const int MaxDepth = 300;
 
     private const int CharactersPerStep = 256;   // copying this much costs about as much as one step
+    private const int PartPerPass = 64;          // a longer part may be compared with the text again and again
 
     private int _steps;
     private int _depth;
@@ -35,6 +36,9 @@ internal sealed class JinjaBudget
 
         Step(1 + (length / CharactersPerStep));
     }
+
+    /// <summary>Counts the search for a part in a text, which at worst compares each character of one with each of the other.</summary>
+    public void Search(long length, long partLength) => Step(1 + (length / CharactersPerStep * (1 + (partLength / PartPerPass))));
 
     /// <summary>Counts a list of this length before it is made.</summary>
     public void Items(long count)

@@ -13,7 +13,7 @@ internal sealed class JinjaEvaluator
         _budget = budget;
         Operators = new JinjaOperators(budget);
         Format = new JinjaFormat(budget);
-        _tests = new JinjaTests(Operators);
+        _tests = new JinjaTests(budget, Operators);
         _methods = new JinjaMethods(budget, Operators, Format);
         _filters = new JinjaFilters(budget, this, _tests, _methods);
         Globals = JinjaGlobals.Create(budget, Operators, Format, clock);
@@ -74,10 +74,18 @@ internal sealed class JinjaEvaluator
     }
 
     /// <summary>Filters in a row, the innermost applied to a text that a block wrote.</summary>
-    public JinjaValue ApplyFilterChain(JinjaExpression expression, JinjaValue text, JinjaScope scope) => expression is JinjaFilter filter
-        ? _filters.Apply(
-            filter.Name, filter.Target is null ? text : ApplyFilterChain(filter.Target, text, scope), Arguments(filter.Arguments, scope))
-        : throw JinjaErrors.Run("a filter block holds something that is no filter");
+    public JinjaValue ApplyFilterChain(JinjaExpression expression, JinjaValue text, JinjaScope scope)
+    {
+        if (expression is not JinjaFilter filter)
+        {
+            throw JinjaErrors.Run("a filter block holds something that is no filter");
+        }
+
+        _budget.Enter();
+        var target = filter.Target is null ? text : ApplyFilterChain(filter.Target, text, scope);
+        _budget.Leave();
+        return _filters.Apply(filter.Name, target, Arguments(filter.Arguments, scope));
+    }
 
     /// <summary><c>value.name</c>; undefined when there is no such member.</summary>
     public JinjaValue Attribute(JinjaValue target, string name) => target switch
@@ -181,6 +189,7 @@ internal sealed class JinjaEvaluator
         {
             var spread = Evaluate(arguments.NamedSpread, scope) as JinjaDictionary
                 ?? throw JinjaErrors.Run("'**' needs a mapping");
+            _budget.Items(spread.Entries.Count);
             foreach (var (key, value) in spread.Entries)
             {
                 named[Format.Text(key)] = value;

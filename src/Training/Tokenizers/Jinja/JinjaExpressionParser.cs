@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 
 namespace TrainingService.Training.Tokenizers.Jinja;
 
@@ -157,13 +158,13 @@ internal sealed class JinjaExpressionParser(JinjaTokens tokens)
                     _ => new JinjaName(token.Text),
                 };
             case JinjaTokenKind.String:
-                var text = tokens.Take().Text;
+                var text = new StringBuilder();
                 while (tokens.Is(JinjaTokenKind.String))
                 {
-                    text += tokens.Take().Text;
+                    text.Append(tokens.Take().Text);
                 }
 
-                return new JinjaConstant(new JinjaString(text));
+                return new JinjaConstant(new JinjaString(text.ToString()));
             case JinjaTokenKind.Integer:
                 tokens.Take();
                 return long.TryParse(token.Text, NumberStyles.None, CultureInfo.InvariantCulture, out var whole)
@@ -302,13 +303,13 @@ internal sealed class JinjaExpressionParser(JinjaTokens tokens)
 
     private string ParseDottedName()
     {
-        var name = tokens.ExpectName();
+        var name = new StringBuilder(tokens.ExpectName());
         while (tokens.TakeOperator("."))
         {
-            name += "." + tokens.ExpectName();
+            name.Append('.').Append(tokens.ExpectName());
         }
 
-        return name;
+        return name.ToString();
     }
 
     private JinjaCallArguments ParseArguments()

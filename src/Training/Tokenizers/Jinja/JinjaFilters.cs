@@ -9,14 +9,21 @@ internal sealed class JinjaFilters(JinjaBudget budget, JinjaEvaluator evaluator,
 
     private JinjaValue? OfText(string name, JinjaValue value, JinjaArguments arguments)
     {
-        // A list's order can be reversed and so can a text; the rest works on the value's text.
-        string Text() => evaluator.Format.Text(value);
+        // A list's order can be reversed and so can a text; the rest works on the value's text, and copies it or walks over it.
+        string Text()
+        {
+            var text = evaluator.Format.Text(value);
+            budget.Text(text.Length);
+            return text;
+        }
 
         switch (name)
         {
             case "trim":
-                return new JinjaString(JinjaStrings.Strip(
-                    Text(), arguments.Get(0, "chars") is JinjaString chars ? chars.Value : null, left: true, right: true));
+                var trimmed = Text();
+                var characters = (arguments.Get(0, "chars") as JinjaString)?.Value;
+                budget.Search(trimmed.Length, characters?.Length ?? 0);
+                return new JinjaString(JinjaStrings.Strip(trimmed, characters, left: true, right: true));
             case "upper": return new JinjaString(JinjaStrings.Upper(Text()));
             case "lower": return new JinjaString(JinjaStrings.Lower(Text()));
             case "capitalize": return new JinjaString(JinjaStrings.Capitalize(Text()));
@@ -36,13 +43,14 @@ internal sealed class JinjaFilters(JinjaBudget budget, JinjaEvaluator evaluator,
                 return new JinjaString(JinjaStrings.Indent(
                     budget, Text(), indentation, arguments.Flag(1, "first", false), arguments.Flag(2, "blank", false)));
             case "tojson": return new JinjaString(evaluator.Format.Json(value, Style(arguments)));
-            case "wordcount": return new JinjaInteger(JinjaStrings.Split(Text(), null, -1, fromRight: false).Count);
+            case "wordcount": return new JinjaInteger(JinjaStrings.Split(budget, Text(), null, -1, fromRight: false).Count);
             default: return null;
         }
     }
 
-    private static JinjaValue? OfNumber(string name, JinjaValue value, JinjaArguments arguments)
+    private JinjaValue? OfNumber(string name, JinjaValue value, JinjaArguments arguments)
     {
+        budget.Text(value is JinjaString digitsOf ? digitsOf.Value.Length : 0);
         switch (name)
         {
             case "int":
@@ -124,10 +132,10 @@ internal sealed class JinjaFilters(JinjaBudget budget, JinjaEvaluator evaluator,
             case "attr": return evaluator.Attribute(value, arguments.Text(0, "name"));
             case "items":
                 return value is JinjaUndefined ? new JinjaList([]) : value is JinjaDictionary mapping
-                    ? JinjaMethods.Items(mapping)
+                    ? methods.Items(mapping)
                     : throw JinjaErrors.Run($"a {value.TypeName} has no items");
             case "dictsort":
-                var pairs = JinjaMethods.Items(value as JinjaDictionary ?? throw JinjaErrors.Run($"a {value.TypeName} is no mapping to sort"));
+                var pairs = methods.Items(value as JinjaDictionary ?? throw JinjaErrors.Run($"a {value.TypeName} is no mapping to sort"));
                 var byValue = arguments.Get(1, "by") is JinjaString { Value: "value" };
                 return new JinjaList(Sorted(
                     pairs.Items, Key(new JinjaInteger(byValue ? 1 : 0), arguments.Flag(0, "case_sensitive", false)),
@@ -191,7 +199,17 @@ internal sealed class JinjaFilters(JinjaBudget budget, JinjaEvaluator evaluator,
     private Func<JinjaValue, JinjaValue> Key(JinjaValue? attribute, bool caseSensitive)
     {
         var part = Part(attribute);
-        return item => !caseSensitive && part(item) is JinjaString text ? new JinjaString(JinjaStrings.Lower(text.Value)) : part(item);
+        return item =>
+        {
+            var value = part(item);
+            if (caseSensitive || value is not JinjaString text)
+            {
+                return value;
+            }
+
+            budget.Text(text.Value.Length);
+            return new JinjaString(JinjaStrings.Lower(text.Value));
+        };
     }
 
     private List<JinjaValue> Sorted(IReadOnlyList<JinjaValue> items, Func<JinjaValue, JinjaValue> key, bool reverse)

@@ -71,7 +71,10 @@ internal sealed class JinjaFormat(JinjaBudget budget)
         budget.Enter();
         switch (value)
         {
-            case JinjaString text: ReprText(text.Value, builder); break;
+            case JinjaString text:
+                budget.Text(text.Value.Length);
+                ReprText(text.Value, builder);
+                break;
             case JinjaNone: builder.Append("None"); break;
             case JinjaBoolean flag: builder.Append(flag.IsTrue ? "True" : "False"); break;
             case JinjaInteger number: builder.Append(number.Value.ToString(CultureInfo.InvariantCulture)); break;
@@ -145,7 +148,10 @@ internal sealed class JinjaFormat(JinjaBudget budget)
         budget.Enter();
         switch (value)
         {
-            case JinjaString text: JsonText(text.Value, style.Ascii, builder); break;
+            case JinjaString text:
+                budget.Text(text.Value.Length);
+                JsonText(text.Value, style.Ascii, builder);
+                break;
             case JinjaNone: builder.Append("null"); break;
             case JinjaBoolean flag: builder.Append(flag.IsTrue ? "true" : "false"); break;
             case JinjaInteger number: builder.Append(number.Value.ToString(CultureInfo.InvariantCulture)); break;

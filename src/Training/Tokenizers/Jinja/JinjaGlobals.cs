@@ -12,10 +12,10 @@ internal static class JinjaGlobals
         JinjaBudget budget, JinjaOperators operators, JinjaFormat format, TimeProvider clock) => new JinjaFunction[]
         {
             new("raise_exception", arguments => throw JinjaErrors.Raised(format.Text(arguments.Need(0, "message")))),
-            new("strftime_now", arguments => new JinjaString(Time(clock.GetLocalNow(), arguments.Text(0, "format")))),
+            new("strftime_now", arguments => new JinjaString(Time(clock.GetLocalNow(), Format(arguments, budget)))),
             new("range", arguments => Range(arguments, budget)),
-            new("namespace", arguments => Namespace(arguments, format)),
-            new("dict", arguments => Dictionary(arguments, operators)),
+            new("namespace", arguments => Namespace(arguments, budget, format)),
+            new("dict", arguments => Dictionary(arguments, budget, operators)),
         }.ToDictionary(function => function.Name, JinjaValue (function) => function, StringComparer.Ordinal);
 
     private static JinjaList Range(JinjaArguments arguments, JinjaBudget budget)
@@ -39,11 +39,20 @@ internal static class JinjaGlobals
         return new JinjaList([.. Enumerable.Range(0, (int)count).Select(i => new JinjaInteger(start + (i * step)))]);
     }
 
-    private static JinjaNamespace Namespace(JinjaArguments arguments, JinjaFormat format)
+    private static string Format(JinjaArguments arguments, JinjaBudget budget)
+    {
+        const int longestPart = 16;   // about what the name of a weekday takes, to make and to hold
+        var format = arguments.Text(0, "format");
+        budget.Text((long)format.Length * longestPart);
+        return format;
+    }
+
+    private static JinjaNamespace Namespace(JinjaArguments arguments, JinjaBudget budget, JinjaFormat format)
     {
         var space = new JinjaNamespace();
         if (arguments.Get(0, "") is JinjaDictionary from)
         {
+            budget.Items(from.Entries.Count);
             foreach (var (key, value) in from.Entries)
             {
                 space.Members[format.Text(key)] = value;
@@ -58,7 +67,7 @@ internal static class JinjaGlobals
         return space;
     }
 
-    private static JinjaDictionary Dictionary(JinjaArguments arguments, JinjaOperators operators)
+    private static JinjaDictionary Dictionary(JinjaArguments arguments, JinjaBudget budget, JinjaOperators operators)
     {
         var dictionary = new JinjaDictionary();
         switch (arguments.Get(0, ""))
@@ -66,6 +75,7 @@ internal static class JinjaGlobals
             case null:
                 break;
             case JinjaDictionary from:
+                budget.Items(from.Entries.Count);
                 foreach (var (key, value) in from.Entries)
                 {
                     dictionary.Set(key, value);

@@ -24,19 +24,19 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
 
         return call is null ? null : new JinjaFunction(name, arguments =>
         {
-            budget.Text(value is JinjaString text ? text.Value.Length : 0);
+            budget.Text(value switch { JinjaString text => text.Value.Length, JinjaList list => list.Items.Count, _ => 0 });
             return call(arguments);
         });
     }
 
     private Func<JinjaArguments, JinjaValue>? OfText(string text, string name) => name switch
     {
-        "strip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(a), left: true, right: true)),
-        "lstrip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(a), left: true, right: false)),
-        "rstrip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(a), left: false, right: true)),
-        "split" => a => Texts(JinjaStrings.Split(text, Separator(a), a.Integer(1, "maxsplit") ?? -1, fromRight: false)),
-        "rsplit" => a => Texts(JinjaStrings.Split(text, Separator(a), a.Integer(1, "maxsplit") ?? -1, fromRight: true)),
-        "splitlines" => _ => Texts(JinjaStrings.Lines(text)),
+        "strip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(text, a), left: true, right: true)),
+        "lstrip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(text, a), left: true, right: false)),
+        "rstrip" => a => new JinjaString(JinjaStrings.Strip(text, Characters(text, a), left: false, right: true)),
+        "split" => a => Texts(JinjaStrings.Split(budget, text, Separator(a), a.Integer(1, "maxsplit") ?? -1, fromRight: false)),
+        "rsplit" => a => Texts(JinjaStrings.Split(budget, text, Separator(a), a.Integer(1, "maxsplit") ?? -1, fromRight: true)),
+        "splitlines" => _ => Texts(JinjaStrings.Lines(budget, text)),
         "startswith" => a => JinjaBoolean.Of(Any(a.Need(0, "prefix"), part => text.StartsWith(part, StringComparison.Ordinal))),
         "endswith" => a => JinjaBoolean.Of(Any(a.Need(0, "suffix"), part => text.EndsWith(part, StringComparison.Ordinal))),
         "removeprefix" => a => new JinjaString(text.StartsWith(a.Text(0, "prefix"), StringComparison.Ordinal) ? text[a.Text(0, "prefix").Length..] : text),
@@ -47,10 +47,10 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
         "capitalize" => _ => new JinjaString(JinjaStrings.Capitalize(text)),
         "replace" => a => new JinjaString(JinjaStrings.Replace(budget, text, a.Text(0, "old"), a.Text(1, "new"), a.Integer(2, "count") ?? -1)),
         "join" => a => Join(text, operators.Iterate(a.Need(0, "iterable"))),
-        "count" => a => new JinjaInteger(Count(text, a.Text(0, "sub"))),
-        "find" => a => new JinjaInteger(Place(text, text.IndexOf(a.Text(0, "sub"), StringComparison.Ordinal))),
-        "rfind" => a => new JinjaInteger(Place(text, text.LastIndexOf(a.Text(0, "sub"), StringComparison.Ordinal))),
-        "index" => a => text.IndexOf(a.Text(0, "sub"), StringComparison.Ordinal) is >= 0 and var at
+        "count" => a => new JinjaInteger(Part(text, a) is { Length: > 0 } part ? JinjaStrings.Count(budget, text, part) : text.Length + 1),
+        "find" => a => new JinjaInteger(Place(text, text.IndexOf(Part(text, a), StringComparison.Ordinal))),
+        "rfind" => a => new JinjaInteger(Place(text, text.LastIndexOf(Part(text, a), StringComparison.Ordinal))),
+        "index" => a => text.IndexOf(Part(text, a), StringComparison.Ordinal) is >= 0 and var at
             ? new JinjaInteger(Place(text, at))
             : throw JinjaErrors.Run("a text that is looked for is not there"),
         "partition" => a => Partition(text, a.Text(0, "sep"), fromRight: false),
@@ -64,11 +64,11 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
         _ => null,
     };
 
-    private static Func<JinjaArguments, JinjaValue>? OfDictionary(JinjaDictionary dictionary, string name) => name switch
+    private Func<JinjaArguments, JinjaValue>? OfDictionary(JinjaDictionary dictionary, string name) => name switch
     {
         "items" => _ => Items(dictionary),
-        "keys" => _ => new JinjaList([.. dictionary.Entries.Select(entry => entry.Key)]),
-        "values" => _ => new JinjaList([.. dictionary.Entries.Select(entry => entry.Value)]),
+        "keys" => _ => new JinjaList([.. Entries(dictionary).Select(entry => entry.Key)]),
+        "values" => _ => new JinjaList([.. Entries(dictionary).Select(entry => entry.Value)]),
         "copy" => _ => dictionary,
         "get" => a => dictionary.TryGet(a.Need(0, "key"), out var value) ? value : a.Get(1, "default") ?? JinjaNone.Value,
         _ => null,
@@ -84,8 +84,8 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
         _ => null,
     };
 
-    public static JinjaList Items(JinjaDictionary dictionary) =>
-        new([.. dictionary.Entries.Select(entry => new JinjaList([entry.Key, entry.Value], isTuple: true))]);
+    public JinjaList Items(JinjaDictionary dictionary) =>
+        new([.. Entries(dictionary).Select(entry => new JinjaList([entry.Key, entry.Value], isTuple: true))]);
 
     public JinjaString Join(string separator, IReadOnlyList<JinjaValue> items)
     {
@@ -100,8 +100,31 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
         return new JinjaList([.. texts.Select(text => new JinjaString(text))]);
     }
 
-    private static string? Characters(JinjaArguments arguments) =>
-        arguments.Get(0, "chars") is null or JinjaNone ? null : arguments.Text(0, "chars");
+    private IReadOnlyList<(JinjaValue Key, JinjaValue Value)> Entries(JinjaDictionary dictionary)
+    {
+        budget.Items(dictionary.Entries.Count);
+        return dictionary.Entries;
+    }
+
+    /// <summary>What is looked for in a text.</summary>
+    private string Part(string text, JinjaArguments arguments)
+    {
+        var part = arguments.Text(0, "sub");
+        budget.Search(text.Length, part.Length);
+        return part;
+    }
+
+    private string? Characters(string text, JinjaArguments arguments)
+    {
+        if (arguments.Get(0, "chars") is null or JinjaNone)
+        {
+            return null;
+        }
+
+        var characters = arguments.Text(0, "chars");
+        budget.Search(text.Length, characters.Length);
+        return characters;
+    }
 
     private static string? Separator(JinjaArguments arguments) =>
         arguments.Get(0, "sep") is null or JinjaNone ? null : arguments.Text(0, "sep");
@@ -113,34 +136,18 @@ internal sealed class JinjaMethods(JinjaBudget budget, JinjaOperators operators,
         _ => throw JinjaErrors.Run($"a {options.TypeName} cannot begin or end a text"),
     };
 
-    private static int Count(string text, string part)
-    {
-        if (part.Length == 0)
-        {
-            return text.Length + 1;
-        }
-
-        var count = 0;
-        for (var i = text.IndexOf(part, StringComparison.Ordinal); i >= 0; i = text.IndexOf(part, i + part.Length, StringComparison.Ordinal))
-        {
-            count++;
-        }
-
-        return count;
-    }
-
     /// <summary>A place in UTF-16 units as Python counts it.</summary>
     private static int Place(string text, int index) => index < 0 ? -1 : index - text.Take(index).Count(char.IsLowSurrogate);
 
     private JinjaList Partition(string text, string separator, bool fromRight)
     {
+        budget.Search(text.Length, separator.Length);
         var at = separator.Length == 0
             ? throw JinjaErrors.Run("a text is split at an empty separator")
             : fromRight ? text.LastIndexOf(separator, StringComparison.Ordinal) : text.IndexOf(separator, StringComparison.Ordinal);
         string[] parts = at < 0
             ? fromRight ? ["", "", text] : [text, "", ""]
             : [text[..at], separator, text[(at + separator.Length)..]];
-        budget.Step();
         return new JinjaList([.. parts.Select(part => new JinjaString(part))], isTuple: true);
     }
 }

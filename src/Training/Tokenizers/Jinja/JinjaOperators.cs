@@ -53,7 +53,7 @@ internal sealed class JinjaOperators(JinjaBudget budget)
 
     public bool AreEqual(JinjaValue left, JinjaValue right)
     {
-        budget.Step();
+        CountComparison(left, right);
         budget.Enter();
         var equal = (left, right) switch
         {
@@ -72,7 +72,7 @@ internal sealed class JinjaOperators(JinjaBudget budget)
     /// <summary>Negative, zero or positive as the left one comes first, neither, or last.</summary>
     public int Order(JinjaValue left, JinjaValue right)
     {
-        budget.Step();
+        CountComparison(left, right);
         switch (left, right)
         {
             case (JinjaString a, JinjaString b):
@@ -99,7 +99,7 @@ internal sealed class JinjaOperators(JinjaBudget budget)
         switch (container)
         {
             case JinjaString text when item is JinjaString part:
-                budget.Text(text.Value.Length);
+                budget.Search(text.Value.Length, part.Value.Length);
                 return text.Value.Contains(part.Value, StringComparison.Ordinal);
             case JinjaList list:
                 return list.Items.Any(other => AreEqual(other, item));
@@ -205,6 +205,9 @@ internal sealed class JinjaOperators(JinjaBudget budget)
         JinjaBoolean flag => flag.IsTrue ? 1 : 0,
         _ => null,
     };
+
+    private void CountComparison(JinjaValue left, JinjaValue right) =>
+        budget.Text(left is JinjaString a && right is JinjaString b ? Math.Min(a.Value.Length, b.Value.Length) : 0);
 
     private JinjaString Repeat(JinjaString text, long count)
     {

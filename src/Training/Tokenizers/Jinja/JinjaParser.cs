@@ -1,8 +1,13 @@
+using System.Globalization;
+
 namespace TrainingService.Training.Tokenizers.Jinja;
 
 /// <summary>Reads a template's statements.</summary>
 internal sealed class JinjaParser
 {
+    /// <summary>Characters of a template. Those in use have some twenty thousand at most.</summary>
+    public const int LongestTemplate = 1 << 20;
+
     private readonly JinjaTokens _tokens;
     private readonly JinjaExpressionParser _expressions;
 
@@ -12,11 +17,22 @@ internal sealed class JinjaParser
         _expressions = new JinjaExpressionParser(_tokens);
     }
 
+    /// <exception cref="TrainingException">The template is longer than any that is in use, or cannot be read.</exception>
     public static IReadOnlyList<JinjaStatement> Parse(string template)
     {
+        if (template.Length > LongestTemplate)
+        {
+            throw TooLong(template.Length);
+        }
+
         var parser = new JinjaParser(JinjaLexer.Read(template));
         return parser.ParseUntil([]);
     }
+
+    /// <summary>The refusal of a template of this many characters, or bytes where it was not read at all.</summary>
+    public static TrainingException TooLong(long length) => TrainingException.InvalidData(
+        string.Create(CultureInfo.InvariantCulture, $"The chat template has a length of {length}, more than the {LongestTemplate} that are read; give the model's own."),
+        "chat_template");
 
     /// <summary>Statements up to a tag with one of these names, whose name is read; to the template's end when there are none.</summary>
     private List<JinjaStatement> ParseUntil(string[] ends)

@@ -27,42 +27,48 @@ internal static class JinjaStrings
     /// <summary>Python counts the four information separators as white space, .NET does not.</summary>
     public static bool IsSpace(char c) => char.IsWhiteSpace(c) || c is >= '\x1c' and <= '\x1f';
 
-    public static List<string> Split(string text, string? separator, long most, bool fromRight)
+    public static List<string> Split(JinjaBudget budget, string text, string? separator, long most, bool fromRight)
     {
         if (separator is { Length: 0 })
         {
             throw JinjaErrors.Run("a text is split at an empty separator");
         }
 
-        var parts = separator is null ? SplitAtSpace(text) : [.. text.Split(separator)];
-        if (most < 0 || parts.Count <= most + 1)
+        if (separator is null)
+        {
+            var words = SplitAtSpace(budget, text, fromRight ? -1 : most);
+            return fromRight && most >= 0 && most < words.Count - 1
+                ? throw JinjaErrors.Run("rsplit with a number of splits needs a separator")
+                : words;
+        }
+
+        budget.Items(Count(budget, text, separator) + 1L);
+        List<string> parts = [.. text.Split(separator)];
+        if (most < 0 || most >= parts.Count - 1)
         {
             return parts;
         }
 
         var glued = (int)(parts.Count - most);
-        if (separator is not null)
-        {
-            return fromRight
-                ? [string.Join(separator, parts.Take(glued)), .. parts.Skip(glued)]
-                : [.. parts.Take((int)most), string.Join(separator, parts.Skip((int)most))];
-        }
-
-        if (fromRight)
-        {
-            throw JinjaErrors.Run("rsplit with a number of splits needs a separator");
-        }
-
-        var rest = text;
-        for (var i = 0; i < most; i++)
-        {
-            rest = Strip(rest, null, left: true, right: false)[parts[i].Length..];
-        }
-
-        return [.. parts.Take((int)most), Strip(rest, null, left: true, right: false)];
+        return fromRight
+            ? [string.Join(separator, parts.Take(glued)), .. parts.Skip(glued)]
+            : [.. parts.Take((int)most), string.Join(separator, parts.Skip((int)most))];
     }
 
-    public static List<string> Lines(string text)
+    /// <summary>How often a part that is not empty stands in a text, without overlaps.</summary>
+    public static int Count(JinjaBudget budget, string text, string part)
+    {
+        budget.Search(text.Length, part.Length);
+        var count = 0;
+        for (var i = text.IndexOf(part, StringComparison.Ordinal); i >= 0; i = text.IndexOf(part, i + part.Length, StringComparison.Ordinal))
+        {
+            count++;
+        }
+
+        return count;
+    }
+
+    public static List<string> Lines(JinjaBudget budget, string text)
     {
         var lines = new List<string>();
         var start = 0;
@@ -73,7 +79,7 @@ internal static class JinjaStrings
                 continue;
             }
 
-            lines.Add(text[start..i]);
+            Add(budget, lines, text[start..i]);
             i += text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n' ? 1 : 0;
             start = i + 1;
         }
@@ -98,6 +104,7 @@ internal static class JinjaStrings
             throw JinjaErrors.Run("an empty text is replaced");
         }
 
+        budget.Search(text.Length, old.Length);
         var result = new StringBuilder();
         var start = 0;
         for (var i = text.IndexOf(old, StringComparison.Ordinal); i >= 0 && most != 0; i = text.IndexOf(old, start, StringComparison.Ordinal))
@@ -143,7 +150,7 @@ internal static class JinjaStrings
 
     public static string Indent(JinjaBudget budget, string text, string indentation, bool first, bool blank)
     {
-        var lines = Lines(text + "\n");
+        var lines = Lines(budget, text + "\n");
         budget.Text(text.Length + ((long)indentation.Length * lines.Count));
         var rest = lines.Skip(1).Select(line => blank || line.Length > 0 ? indentation + line : line);
         return (first ? indentation : "") + string.Join('\n', lines.Take(1).Concat(rest));
@@ -165,24 +172,41 @@ internal static class JinjaStrings
     public static double? ParseFloat(string text) => double.TryParse(
         Strip(text, null, left: true, right: true), NumberStyles.Float, CultureInfo.InvariantCulture, out var value) ? value : null;
 
-    private static List<string> SplitAtSpace(string text)
+    /// <summary>The words of a text; behind the first <paramref name="most"/> the rest is one part. All words when it is negative.</summary>
+    private static List<string> SplitAtSpace(JinjaBudget budget, string text, long most)
     {
         var parts = new List<string>();
-        var start = -1;
-        for (var i = 0; i <= text.Length; i++)
+        var end = 0;
+        while (true)
         {
-            var space = i == text.Length || IsSpace(text[i]);
-            if (space && start >= 0)
+            var start = end;
+            while (start < text.Length && IsSpace(text[start]))
             {
-                parts.Add(text[start..i]);
-                start = -1;
+                start++;
             }
-            else if (!space && start < 0)
-            {
-                start = i;
-            }
-        }
 
-        return parts;
+            if (start == text.Length)
+            {
+                return parts;
+            }
+
+            end = parts.Count == most ? text.Length : start;
+            while (end < text.Length && !IsSpace(text[end]))
+            {
+                end++;
+            }
+
+            Add(budget, parts, text[start..end]);
+        }
+    }
+
+    /// <summary>Adds to a list of which it is not known beforehand how long it becomes.</summary>
+    private static void Add(JinjaBudget budget, List<string> parts, string part)
+    {
+        parts.Add(part);
+        if (parts.Count > JinjaBudget.MaxItems)
+        {
+            budget.Items(parts.Count);
+        }
     }
 }

@@ -1,7 +1,7 @@
 namespace TrainingService.Training.Tokenizers.Jinja;
 
 /// <summary>What stands behind <c>is</c>.</summary>
-internal sealed class JinjaTests(JinjaOperators operators)
+internal sealed class JinjaTests(JinjaBudget budget, JinjaOperators operators)
 {
     public bool Holds(string name, JinjaValue value, JinjaArguments arguments)
     {
@@ -48,5 +48,9 @@ internal sealed class JinjaTests(JinjaOperators operators)
         operators.Arithmetic("%", value, by) is JinjaInteger remainder ? remainder.Value : -1;
 
     /// <summary>Whether a text has letters of one case and none of the other.</summary>
-    private static bool IsCased(string text, Func<char, bool> not, Func<char, bool> some) => !text.Any(not) && text.Any(some);
+    private bool IsCased(string text, Func<char, bool> not, Func<char, bool> some)
+    {
+        budget.Text(text.Length);
+        return !text.Any(not) && text.Any(some);
+    }
 }

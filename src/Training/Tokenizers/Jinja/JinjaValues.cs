@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 using System.Text.Json;
 
 namespace TrainingService.Training.Tokenizers.Jinja;
@@ -111,6 +112,8 @@ internal sealed class JinjaList(IReadOnlyList<JinjaValue> items, bool isTuple = 
 /// <summary>A mapping in order of insertion; templates cannot change one.</summary>
 internal sealed class JinjaDictionary : JinjaValue
 {
+    private const int LongestKey = 4096;   // looking a key up reads all of it, in one step of the budget
+
     private readonly Dictionary<object, int> _places = [];
     private readonly List<(JinjaValue Key, JinjaValue Value)> _entries = [];
 
@@ -151,7 +154,8 @@ internal sealed class JinjaDictionary : JinjaValue
     /// <summary>Something that compares as Python's keys do: 1, 1.0 and true are one key.</summary>
     private static object? Plain(JinjaValue key) => key switch
     {
-        JinjaString text => text.Value,
+        JinjaString text => text.Value.Length <= LongestKey ? text.Value : throw JinjaErrors.Limit(
+            string.Create(CultureInfo.InvariantCulture, $"it uses a text of {text.Value.Length} characters as a key, and the longest has {LongestKey}")),
         JinjaInteger number => (double)number.Value,
         JinjaFloat number => number.Value,
         JinjaBoolean flag => flag.IsTrue ? 1.0 : 0.0,
