@@ -5,6 +5,7 @@ namespace TrainingService.Training.Adapters;
 /// <summary>Regular expressions over module names, as Hugging Face PEFT reads them, in bounded time.</summary>
 public static class ModulePattern
 {
+    private const int Longest = 20_000;   // each module of a large model by its name
     private static readonly TimeSpan MatchTimeout = TimeSpan.FromSeconds(1);
 
     /// <summary>Whether <paramref name="pattern"/> describes the whole of <paramref name="name"/>.</summary>
@@ -20,6 +21,11 @@ public static class ModulePattern
     /// <summary>Says what is wrong with a pattern; null when nothing is.</summary>
     public static string? Fault(string pattern)
     {
+        if (pattern.Length > Longest)
+        {
+            return $"the pattern has {pattern.Length} characters, and at most {Longest} are read";
+        }
+
         try
         {
             _ = Compile(pattern);
@@ -38,7 +44,20 @@ public static class ModulePattern
     {
         try
         {
-            return Compile(pattern).IsMatch(name);
+            return IsMatch(pattern, name, RegexOptions.NonBacktracking);
+        }
+        catch (NotSupportedException)
+        {
+            return IsMatch(pattern, name, RegexOptions.None);
+        }
+    }
+
+    /// <remarks>The static method keeps the last patterns in compiled form: one is asked about each module of a model.</remarks>
+    private static bool IsMatch(string pattern, string name, RegexOptions engine)
+    {
+        try
+        {
+            return Regex.IsMatch(name, pattern, RegexOptions.CultureInvariant | engine, MatchTimeout);
         }
         catch (RegexMatchTimeoutException)
         {

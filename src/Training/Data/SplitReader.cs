@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data.Layouts;
 using TrainingService.Training.Data.Rows;
 using TrainingService.Training.Data.Tokenizing;
@@ -40,6 +41,7 @@ internal sealed class SplitReader(
     private readonly SampleEncoder? _encoder = tokenizer is null ? null : new(tokenizer, isPretraining || config.TrainOnPrompt);
     private readonly List<RowError> _errors = [];
     private HashSet<string> _columns = [];
+    private bool _canRead = true;   // false once the columns turned out to fit no layout
 
     public string Split => split;
 
@@ -71,22 +73,25 @@ internal sealed class SplitReader(
     {
         using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, cancellationToken).GetEnumerator();
         var first = new List<Row>();
-        while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && rows.MoveNext())
+        var bytes = 0L;
+        while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && bytes < RowBytes.Limit
+            && rows.MoveNext())
         {
             first.Add(rows.Current);
+            bytes += rows.Current.Bytes;
         }
 
-        var canRead = Decide(first);
+        Decide(first);
         foreach (var row in first)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            Take(row, canRead);
+            Take(row);
         }
 
         while (rows.MoveNext())
         {
             cancellationToken.ThrowIfCancellationRequested();
-            Take(rows.Current, canRead);
+            Take(rows.Current);
             if (Rows % RowsPerProgress == 0)
             {
                 progress?.Invoke(new(split, Rows));
@@ -96,13 +101,13 @@ internal sealed class SplitReader(
         progress?.Invoke(new(split, Rows));
     }
 
-    /// <summary>Decides the layout by the columns of the first rows; false, with an error, when that cannot be done.</summary>
-    private bool Decide(List<Row> first)
+    /// <summary>Decides the layout by the columns of the first rows that have any; reports an error when they fit none.</summary>
+    private void Decide(IReadOnlyList<Row> first)
     {
         var original = first.SelectMany(row => row.Columns?.Keys ?? []).ToHashSet();
         if (original.Count == 0)
         {
-            return true;   // no row can be read, which is said row by row
+            return;   // none of them can be read, which is said row by row
         }
 
         try
@@ -116,16 +121,15 @@ internal sealed class SplitReader(
 
             _columns = [.. original.Select(name => config.Columns.GetValueOrDefault(name, name))];
             Layout = RowLayout.Of(_columns, config.Format);
-            return true;
         }
         catch (RowException broken)
         {
             Report(broken.Fault, row: null);
-            return false;
+            _canRead = false;
         }
     }
 
-    private void Take(Row row, bool canRead)
+    private void Take(Row row)
     {
         if (row.Number is not null)
         {
@@ -136,15 +140,29 @@ internal sealed class SplitReader(
         {
             Report(fault, row.Number);
         }
-        else if (canRead && row is { Number: { } number, Columns: { } columns })
+        else if (_canRead && row is { Number: { } number, Columns: { } columns })
         {
+            if (Layout is null)
+            {
+                Decide([row]);
+            }
+
             try
             {
+                if (Layout is null)
+                {
+                    return;
+                }
+
                 Outcomes.Add(Convert(number, Renamed(columns)));
             }
             catch (RowException broken)
             {
                 Report(broken.Fault, number);
+            }
+            catch (Exception error) when (HostileJson.IsMalformed(error))
+            {
+                Report(new("invalid_text", "the row holds a \\u escape that is half of a character; write its text as valid Unicode"), number);
             }
         }
     }

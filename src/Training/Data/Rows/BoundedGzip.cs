@@ -4,7 +4,8 @@ using ICSharpCode.SharpZipLib.GZip;
 namespace TrainingService.Training.Data.Rows;
 
 /// <summary>Decompression that stops when a small file grows without end.</summary>
-/// <remarks>SharpZipLib rather than .NET's own GZipStream, which takes a file that is cut off for one that ends there. Deflate expands at most about 1032 times; text, even JSON with equal keys, stays below 50.</remarks>
+/// <remarks>SharpZipLib rather than .NET's own GZipStream, which takes a file that is cut off for one that ends there. Deflate expands at most about 1032 times; text, even JSON with equal keys, stays below 50. SharpZipLib
+/// does not check every number of a damaged block before it is used as an index.</remarks>
 internal sealed class BoundedGzip(FileStream compressed) : Stream
 {
     private const long FreeBytes = 64L * 1024 * 1024;
@@ -31,7 +32,7 @@ internal sealed class BoundedGzip(FileStream compressed) : Stream
         {
             read = _gzip.Read(buffer, offset, count);
         }
-        catch (Exception damaged) when (damaged is SharpZipBaseException or EndOfStreamException)
+        catch (Exception damaged) when (damaged is SharpZipBaseException or EndOfStreamException or IndexOutOfRangeException or ArgumentException)
         {
             throw new RowException("damaged_gzip", $"the gzip data is damaged or cut off ({damaged.Message}); compress the file again");
         }

@@ -30,6 +30,12 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
             yield break;
         }
 
+        if (Array.Find(names, name => name.Length > Row.LongestName) is { } endless)
+        {
+            yield return Row.Broken(null, JsonRow.LongName(endless).Fault);
+            yield break;
+        }
+
         var number = 0;
         while (true)
         {
@@ -47,9 +53,9 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
                     continue;
                 }
 
-                row = ToRow(++number, names, cells, line);
+                row = ToRow(++number, names, cells, line, _record.Length);
             }
-            catch (RowException broken) when (broken.Fault.Code is "invalid_utf8" or "malformed_csv")
+            catch (RowException broken) when (broken.Fault.Code is "invalid_utf8" or "malformed_csv" or "too_many_columns")
             {
                 row = Row.Broken(++number, broken.Fault);
             }
@@ -58,7 +64,7 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
         }
     }
 
-    private static Row ToRow(int number, string[] names, List<string> cells, int line)
+    private static Row ToRow(int number, string[] names, List<string> cells, int line, int bytes)
     {
         if (cells.Count != names.Length)
         {
@@ -74,7 +80,7 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
             columns.Add(names[i], JsonSerializer.SerializeToElement(cells[i]));
         }
 
-        return Row.Of(number, columns);
+        return Row.Of(number, columns, bytes);
     }
 
     /// <summary>The fields of the next record; null at the end of the file.</summary>
@@ -89,10 +95,15 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
         }
 
         RowException? malformed = null;
+        var count = 0;
         while (true)
         {
             next = next == '"' ? ReadQuoted(ref malformed) : ReadBare(next);
-            fields.Add(Encoding.UTF8.GetString(_field.Span));
+            if (++count <= Row.MostColumns)
+            {
+                fields.Add(Encoding.UTF8.GetString(_field.Span));
+            }
+
             if (next != separator)
             {
                 break;
@@ -103,6 +114,7 @@ internal sealed class DelimitedText(ByteSource source, byte separator)
 
         // The whole record was read before either is said, so the next one starts where it should.
         _record.CheckUtf8();
+        malformed ??= count > Row.MostColumns ? JsonRow.TooManyColumns(count) : null;
         return malformed is null ? fields : throw malformed;
     }
 

@@ -19,7 +19,7 @@ internal static class JsonLines
     {
         try
         {
-            return Row.Of(number, JsonRow.Parse(bytes));
+            return Row.Of(number, JsonRow.Parse(bytes), bytes.Length);
         }
         catch (RowException broken)
         {

@@ -1,11 +1,15 @@
 using System.Text;
 using System.Text.Json;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Training.Data.Rows;
 
 /// <summary>One JSON object as a row.</summary>
 internal static class JsonRow
 {
+    /// <summary>Values of a row, in all its depth. A parsed value takes some ten times the memory of its shortest text.</summary>
+    private const int MostValues = 4 * 1024 * 1024;
+
     private static readonly JsonDocumentOptions Options = new() { AllowDuplicateProperties = false };
 
     /// <param name="line">Line of the file on which the bytes begin, when a row may span several; it then stands in the message.</param>
@@ -17,11 +21,16 @@ internal static class JsonRow
         JsonElement element;
         try
         {
+            CheckCount(bytes.Span);
             element = JsonElement.Parse(bytes.Span, Options);
         }
         catch (JsonException malformed)
         {
             throw new RowException(Malformed(bytes.Span, malformed, line, column));
+        }
+        catch (InvalidOperationException error) when (HostileJson.IsMalformed(error))   // two names are compared, and one of them is no text
+        {
+            throw HalfCharacter();
         }
 
         if (element.ValueKind != JsonValueKind.Object)
@@ -29,8 +38,57 @@ internal static class JsonRow
             throw new RowException("not_an_object", $"a row must be a JSON object, found {Fields.Describe(element)}");
         }
 
-        return element.EnumerateObject().ToDictionary(property => property.Name, property => property.Value);
+        var count = element.GetPropertyCount();
+        if (count == 0)
+        {
+            throw new RowException("no_columns", "the row is an empty object; give it columns, or remove it");
+        }
+
+        if (count > Row.MostColumns)
+        {
+            throw TooManyColumns(count);
+        }
+
+        return element.EnumerateObject().ToDictionary(Name, property => property.Value);
     }
+
+    public static RowException TooManyColumns(int count) => new(
+        "too_many_columns", $"the row has {count} columns, and at most {Row.MostColumns} are read; keep those that are trained on");
+
+    public static RowException LongName(string name) => new(
+        "column_name_too_long", $"a column's name has {name.Length} characters, and at most {Row.LongestName} are read; rename '{name[..40]}…'");
+
+    /// <summary>Walks over a long row before it is held in parsed form.</summary>
+    private static void CheckCount(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.Length <= MostValues)
+        {
+            return;
+        }
+
+        var reader = new Utf8JsonReader(bytes);
+        for (var values = 1; reader.Read(); values++)
+        {
+            if (values > MostValues)
+            {
+                throw new RowException("row_too_large", $"the row holds more than {MostValues} values; divide it into several rows");
+            }
+        }
+    }
+
+    private static string Name(JsonProperty property)
+    {
+        try
+        {
+            return property.Name.Length <= Row.LongestName ? property.Name : throw LongName(property.Name);
+        }
+        catch (InvalidOperationException)   // half of a surrogate pair, such as \ud83d alone
+        {
+            throw HalfCharacter();
+        }
+    }
+
+    private static RowException HalfCharacter() => new("invalid_text", "a name in the row holds a \\u escape that is half of a character");
 
     private static RowFault Malformed(ReadOnlySpan<byte> bytes, JsonException malformed, int? line, int column)
     {

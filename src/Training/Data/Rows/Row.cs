@@ -5,9 +5,16 @@ namespace TrainingService.Training.Data.Rows;
 /// <summary>What a container holds at one place: a row, or why there is none.</summary>
 /// <param name="Number">One-based; null when the file as a whole is at fault.</param>
 /// <param name="Columns">Null exactly when there is a fault.</param>
-internal sealed record Row(int? Number, IReadOnlyDictionary<string, JsonElement>? Columns, RowFault? Fault)
+/// <param name="Bytes">What the row took in the file; 0 when there is a fault.</param>
+internal sealed record Row(int? Number, IReadOnlyDictionary<string, JsonElement>? Columns, RowFault? Fault, int Bytes = 0)
 {
-    public static Row Of(int number, IReadOnlyDictionary<string, JsonElement> columns) => new(number, columns, null);
+    /// <summary>Columns of a row, and members of an object at its top. A layout reads a handful.</summary>
+    public const int MostColumns = 10_000;
+
+    /// <summary>Characters of a column's name.</summary>
+    public const int LongestName = 1_000;
+
+    public static Row Of(int number, IReadOnlyDictionary<string, JsonElement> columns, int bytes) => new(number, columns, null, bytes);
 
     public static Row Broken(int? number, RowFault fault) => new(number, null, fault);
 }
@@ -15,7 +22,12 @@ internal sealed record Row(int? Number, IReadOnlyDictionary<string, JsonElement>
 /// <summary>A broken rule, before it is known to which split it belongs.</summary>
 internal sealed record RowFault(string Code, string Message, string? Field = null, int? Column = null)
 {
-    public RowError In(string split, int? row) => new(split, row, Column, Field, Code, Message);
+    private const int LongestText = 1_000;
+
+    /// <remarks>The report keeps a hundred of these, and names and values in them are the file's.</remarks>
+    public RowError In(string split, int? row) => new(split, row, Column, Field is null ? null : Shorten(Field), Code, Shorten(Message));
+
+    private static string Shorten(string text) => text.Length <= LongestText ? text : text[..LongestText] + "…";
 }
 
 /// <summary>Carries a fault from the depth of a row to the loop over rows, which reports it and goes on.</summary>

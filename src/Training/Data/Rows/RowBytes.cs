@@ -6,8 +6,8 @@ namespace TrainingService.Training.Data.Rows;
 /// <summary>The bytes of one row while it is read. Refuses a row that would not end.</summary>
 internal sealed class RowBytes
 {
-    /// <summary>Longest row, bytes: far above any text that a context window holds, far below the memory of a worker.</summary>
-    public const int Limit = 64 * 1024 * 1024;
+    /// <summary>Longest row, bytes: far above any text that a context window holds. Tokenizing takes some forty times this in memory.</summary>
+    public const int Limit = 16 * 1024 * 1024;
 
     private readonly ArrayBufferWriter<byte> _bytes = new();
 
