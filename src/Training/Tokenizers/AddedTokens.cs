@@ -21,6 +21,8 @@ internal sealed record AddedToken(
 /// <summary>Finds added tokens in a text: the leftmost first, and of those the longest.</summary>
 internal sealed class AddedTokenMatcher
 {
+    private const int LongestText = 1000;   // at each place of a text this many characters may have to be compared
+
     private readonly Dictionary<(int Node, char Next), int> _edges = [];
     private readonly List<AddedToken?> _ends = [null];
     private readonly SearchValues<char> _first;
@@ -31,6 +33,13 @@ internal sealed class AddedTokenMatcher
         var first = new HashSet<char>();
         foreach (var (token, text) in tokens.Where(entry => entry.Text.Length > 0))
         {
+            if (text.Length > LongestText)
+            {
+                throw TrainingException.InvalidData(
+                    $"The added token with the id {token.Id} has {text.Length} characters, and at most {LongestText} are read; export the tokenizer again.",
+                    "tokenizer.json: added_tokens");
+            }
+
             first.Add(text[0]);
             var node = 0;
             foreach (var character in text)

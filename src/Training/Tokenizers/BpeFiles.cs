@@ -26,7 +26,7 @@ internal static class BpeFiles
         var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
         foreach (var entry in json.EnumerateObject())
         {
-            vocabulary[entry.Name] = entry.Value.TryGetInt32(out var id) && id >= 0
+            vocabulary[entry.Name] = entry.Value.ValueKind == JsonValueKind.Number && entry.Value.TryGetInt32(out var id) && id >= 0
                 ? id
                 : throw TrainingException.InvalidData($"The vocabulary's id of '{entry.Name}' is no whole number from 0 on.", param);
         }

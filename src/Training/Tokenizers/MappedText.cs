@@ -9,6 +9,12 @@ namespace TrainingService.Training.Tokenizers;
 /// </remarks>
 internal sealed class MappedText
 {
+    /// <summary>Characters of any text on its way through a tokenizer.</summary>
+    private const int Longest = 1 << 26;
+
+    /// <summary>How much longer than its input a text may become: one character has at most 18 in its place in Unicode's own rules.</summary>
+    private const int MostGrowth = 64;
+
     private readonly int _offset;
     private readonly int _prefix;
     private readonly int[]? _starts;
@@ -24,6 +30,14 @@ internal sealed class MappedText
     }
 
     public string Text { get; }
+
+    /// <summary>Gives <paramref name="to"/> back.</summary>
+    /// <exception cref="TrainingException">Rules of the tokenizer made much of little, which they may do again and again.</exception>
+    public static MappedText CheckGrowth(MappedText from, MappedText to) =>
+        to.Text.Length <= 1024 + ((long)from.Text.Length * MostGrowth) ? to : throw TooLong(to.Text.Length, from.Text.Length);
+
+    private static TrainingException TooLong(int length, int from) => TrainingException.InvalidData(
+        $"The tokenizer's rules turn a text of {from} characters into one of {length} or more; export the tokenizer again.", "tokenizer.json");
 
     public static MappedText Slice(string source, int start, int length) =>
         new(source.Substring(start, length), start, 0, null, null);
@@ -92,6 +106,11 @@ internal sealed class MappedText
         /// <summary>Appends characters that stand for the given input range, each for all of it.</summary>
         public void Append(ReadOnlySpan<char> text, int sourceStart, int sourceEnd)
         {
+            if (_text.Length > Longest - text.Length)
+            {
+                throw TooLong(_text.Length, from.Text.Length);
+            }
+
             _text.Append(text);
             for (var i = 0; i < text.Length; i++)
             {

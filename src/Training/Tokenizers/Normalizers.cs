@@ -11,7 +11,8 @@ internal abstract class Normalizer
 
 internal sealed class SequenceNormalizer(IReadOnlyList<Normalizer> steps) : Normalizer
 {
-    public override MappedText Apply(MappedText text) => steps.Aggregate(text, (current, step) => step.Apply(current));
+    public override MappedText Apply(MappedText text) =>
+        steps.Aggregate(text, (current, step) => MappedText.CheckGrowth(text, step.Apply(current)));
 }
 
 internal sealed class UnicodeNormalizer(bool compose, bool compatibility) : Normalizer
@@ -109,12 +110,20 @@ internal sealed class ReplaceNormalizer(string? literal, Regex? regex, string co
 /// <summary>Matches of a tokenizer file's regular expression, with characters beyond the basic plane counted as one character.</summary>
 internal static class RegexSpans
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(10);
+    private const int LongestPattern = 10_000;   // those in use have some hundred characters
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(2);
 
     /// <summary>Reads a pattern as tokenizer files write it.</summary>
     /// <exception cref="TrainingException">The pattern uses something that .NET's expressions lack.</exception>
     public static Regex Create(string pattern, string param)
     {
+        if (pattern.Length > LongestPattern)
+        {
+            throw TrainingException.InvalidData(
+                $"{param} has a regular expression of {pattern.Length} characters, and at most {LongestPattern} are read; export the tokenizer again.",
+                param);
+        }
+
         try
         {
             return new Regex(pattern, RegexOptions.Compiled | RegexOptions.CultureInvariant, Limit);
@@ -122,7 +131,7 @@ internal static class RegexSpans
         catch (ArgumentException e)
         {
             throw TrainingException.InvalidData(
-                $"{param} has the regular expression '{pattern}', which is not supported here: {e.Message}", param, e);
+                $"{param} has the regular expression '{SpecPath.Shorten(pattern)}', which is not supported here: {SpecPath.Shorten(e.Message)}", param, e);
         }
     }
 
@@ -164,7 +173,7 @@ internal static class RegexSpans
         catch (RegexMatchTimeoutException e)
         {
             throw TrainingException.InvalidData(
-                $"The tokenizer's regular expression '{regex}' took longer than {Limit.TotalSeconds:0} s on a text of {text.Length} characters.",
+                $"The tokenizer's regular expression '{SpecPath.Shorten(regex.ToString())}' took longer than {Limit.TotalSeconds:0} s on a text of {text.Length} characters.",
                 "tokenizer.json", e);
         }
     }

@@ -123,7 +123,7 @@ internal sealed class PipelineTokenizer : Tokenizer
 
     private void EncodePart(MappedText part, List<Piece> pieces, Action<int, int, int> add)
     {
-        var normalized = _pipeline.Normalizer?.Apply(part) ?? part;
+        var normalized = MappedText.CheckGrowth(part, _pipeline.Normalizer?.Apply(part) ?? part);
         if (_inNormalized is null)
         {
             EncodeWords(normalized, pieces, add);

@@ -14,7 +14,12 @@ internal abstract class PreTokenizer
 
 internal sealed class SequencePreTokenizer(IReadOnlyList<PreTokenizer> steps) : PreTokenizer
 {
-    public override Words Apply(Words words) => steps.Aggregate(words, (current, step) => step.Apply(current));
+    public override Words Apply(Words words) => steps.Aggregate(words, (current, step) =>
+    {
+        var next = step.Apply(current);
+        MappedText.CheckGrowth(words.Text, next.Text);
+        return next;
+    });
 }
 
 /// <summary>What becomes of the separators that a split finds.</summary>

@@ -4,6 +4,7 @@ namespace TrainingService.Training.Tokenizers;
 internal static class SentencePieceModel
 {
     private const int LongestPiece = 1000;
+    private const long MostCuts = 1_000_000_000;   // a piece of n characters is looked up in n parts of up to n characters
 
     /// <param name="onlyFirst">Whether the space put before a text goes only where the input begins, not behind special tokens too.</param>
     /// <param name="dummyPrefix">Overrides the model's own wish for that space.</param>
@@ -14,6 +15,7 @@ internal static class SentencePieceModel
             throw Unsupported($"model type {file.ModelType}");
         }
 
+        CheckLengths(file);
         if (file.WhitespaceAsSuffix || !file.EscapeWhitespaces)
         {
             throw Unsupported(file.WhitespaceAsSuffix ? "treat_whitespace_as_suffix" : "escape_whitespaces = false");
@@ -47,6 +49,19 @@ internal static class SentencePieceModel
                 new ReplaceDecoder("▁", " "), new ByteFallbackDecoder(), new FuseDecoder(), new StripDecoder(' ', prefix ? 1 : 0, 0),
             ]),
         };
+    }
+
+    private static void CheckLengths(SentencePieceFile file)
+    {
+        var cuts = 0L;
+        foreach (var (text, _, _) in file.Pieces)
+        {
+            cuts += (long)text.Length * text.Length;
+            if (text.Length > LongestPiece || cuts > MostCuts)
+            {
+                throw Unsupported(text.Length > LongestPiece ? $"a piece of {text.Length} characters" : "too many long pieces");
+            }
+        }
     }
 
     private static IEnumerable<Normalizer> Normalizers(SentencePieceFile file, bool prefix, bool onlyFirst)
@@ -124,11 +139,6 @@ internal static class SentencePieceModel
         var next = file.Pieces.Count;
         foreach (var piece in file.Pieces.Where(piece => IsMergeable(piece.Type)))
         {
-            if (piece.Text.Length > LongestPiece)
-            {
-                throw Unsupported($"a piece of {piece.Text.Length} characters");
-            }
-
             foreach (var rune in piece.Text.EnumerateRunes())
             {
                 if (symbols.TryAdd(rune.ToString(), next))

@@ -98,7 +98,8 @@ internal sealed class CharactersMapNormalizer : Normalizer
 
             var unit = _units[node];
             node ^= Offset(unit);
-            if ((unit & 0x100) != 0)
+            var endsCharacter = i + 1 == bytes.Length || (bytes[i + 1] & 0xC0) != 0x80;   // a damaged map may cut one in two
+            if ((unit & 0x100) != 0 && endsCharacter)
             {
                 found = node < _units.Length ? ((int)(_units[node] & 0x7FFFFFFF), i + 1) : throw Broken();
             }

@@ -1,3 +1,5 @@
+using TrainingService.Training.Checkpoints;
+
 namespace TrainingService.Training.Tokenizers;
 
 /// <summary>Reads the tokenizer of a model folder.</summary>
@@ -30,6 +32,11 @@ internal static class TokenizerFolder
                 return LoadMerges(folder, settings);
             }
         }
+        catch (Exception malformed) when (HostileJson.IsMalformed(malformed))
+        {
+            throw TrainingException.InvalidData(
+                $"The tokenizer files are no proper JSON ({malformed.Message.TrimEnd('.')}); export the tokenizer again.", "tokenizer.json", malformed);
+        }
         catch (IOException e)
         {
             throw new TrainingException(
@@ -42,7 +49,7 @@ internal static class TokenizerFolder
 
     private static PipelineTokenizer LoadSentencePiece(string folder, TokenizerSettings settings)
     {
-        var file = SentencePieceFile.Read(File.ReadAllBytes(Path.Combine(folder, "tokenizer.model")));
+        var file = SentencePieceFile.Read(File.ReadAllBytes(TokenizerSettings.Bounded(folder, "tokenizer.model")));
         int? Known(int id) => id >= 0 && id < file.Pieces.Count ? id : null;
 
         // Llama's tokenizer took BOS by default, and a space behind every special token until "legacy": false mended that.
@@ -69,7 +76,7 @@ internal static class TokenizerFolder
 
         using var document = TokenizerSettings.ReadJson(folder, "vocab.json")!;
         var vocabulary = BpeFiles.ReadVocabulary(document.RootElement, "vocab.json");
-        var merges = BpeFiles.ReadMerges(File.ReadLines(Path.Combine(folder, "merges.txt")), "merges.txt");
+        var merges = BpeFiles.ReadMerges(File.ReadLines(TokenizerSettings.Bounded(folder, "merges.txt")), "merges.txt");
         var tokens = new List<string?>();
         foreach (var (token, id) in vocabulary)
         {

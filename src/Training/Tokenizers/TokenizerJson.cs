@@ -86,18 +86,34 @@ internal static class TokenizerJson
         tokens[id] = token;
     }
 
+    /// <summary>The steps of a sequence: each walks over every text.</summary>
+    private static List<JsonElement> Steps(JsonElement json, string name, string path)
+    {
+        const int most = 100;
+        var steps = Items(json, name).ToList();
+        return steps.Count <= most ? steps : throw Broken($"has {steps.Count} steps in {name}, more than {most}", path);
+    }
+
+    /// <summary>A text that is put into every text, again and again.</summary>
+    private static string? Short(JsonElement json, string name, string path)
+    {
+        const int longest = 1000;
+        var text = Text(json, name);
+        return text is not { Length: > longest } ? text : throw Broken($"has a {name} of {text.Length} characters, more than {longest}", path);
+    }
+
     private static Normalizer ReadNormalizer(JsonElement json, string path) => Text(json, "type") switch
     {
-        "Sequence" => new SequenceNormalizer([.. Items(json, "normalizers").Select((item, i) => ReadNormalizer(item, $"{path}[{i}]"))]),
+        "Sequence" => new SequenceNormalizer([.. Steps(json, "normalizers", path).Select((item, i) => ReadNormalizer(item, $"{path}[{i}]"))]),
         "NFC" => new UnicodeNormalizer(compose: true, compatibility: false),
         "NFD" => new UnicodeNormalizer(compose: false, compatibility: false),
         "NFKC" => new UnicodeNormalizer(compose: true, compatibility: true),
         "NFKD" => new UnicodeNormalizer(compose: false, compatibility: true),
         "Lowercase" => new LowercaseNormalizer(),
         "Strip" => new StripNormalizer(Flag(json, "strip_left", true), Flag(json, "strip_right", true)),
-        "Prepend" => new PrependNormalizer(Text(json, "prepend") ?? throw Broken("has no text to prepend", path)),
+        "Prepend" => new PrependNormalizer(Short(json, "prepend", path) ?? throw Broken("has no text to prepend", path)),
         "Replace" => Pattern(json, path) is var (literal, regex)
-            ? new ReplaceNormalizer(literal, regex, Text(json, "content") ?? "")
+            ? new ReplaceNormalizer(literal, regex, Short(json, "content", path) ?? "")
             : throw Broken("has a Replace without pattern", path),
         var other => throw Unsupported(path, other),
     };
@@ -105,7 +121,7 @@ internal static class TokenizerJson
     private static PreTokenizer ReadPreTokenizer(JsonElement json, string path) => Text(json, "type") switch
     {
         "Sequence" => new SequencePreTokenizer(
-            [.. Items(json, "pretokenizers").Select((item, i) => ReadPreTokenizer(item, $"{path}[{i}]"))]),
+            [.. Steps(json, "pretokenizers", path).Select((item, i) => ReadPreTokenizer(item, $"{path}[{i}]"))]),
         "ByteLevel" => new ByteLevelPreTokenizer(Flag(json, "add_prefix_space", true), Flag(json, "use_regex", true)),
         "Split" => ReadSplit(json, path),
         "Metaspace" => new MetaspacePreTokenizer(Replacement(json, path), Scheme(json, path), Flag(json, "split", true)),
@@ -130,7 +146,7 @@ internal static class TokenizerJson
 
     private static TokenDecoder ReadDecoder(JsonElement json, string path) => Text(json, "type") switch
     {
-        "Sequence" => new SequenceDecoder([.. Items(json, "decoders").Select((item, i) => ReadDecoder(item, $"{path}[{i}]"))]),
+        "Sequence" => new SequenceDecoder([.. Steps(json, "decoders", path).Select((item, i) => ReadDecoder(item, $"{path}[{i}]"))]),
         "ByteLevel" => new ByteLevelDecoder(),
         "ByteFallback" => new ByteFallbackDecoder(),
         "Fuse" => new FuseDecoder(),

@@ -26,6 +26,18 @@ internal sealed class TokenizerSettings : IDisposable
 
     public static TokenizerSettings Read(string folder, TimeProvider clock) => new(folder, clock);
 
+    /// <summary>The path of a file of the folder.</summary>
+    /// <exception cref="TrainingException">The file is larger than any in use, and would be read into memory as a whole.</exception>
+    public static string Bounded(string folder, string name)
+    {
+        const long largest = 64L << 20;   // the largest published have some 35 MB
+        var file = new FileInfo(Path.Combine(folder, name));
+        return file.Length <= largest
+            ? file.FullName
+            : throw TrainingException.InvalidData(
+                $"{name} has {file.Length} bytes, and at most {largest} are read; fetch the model's own file again.", name);
+    }
+
     /// <summary>A JSON object of the folder; null when the file is absent.</summary>
     public static JsonDocument? ReadJson(string folder, string name)
     {
@@ -37,7 +49,7 @@ internal sealed class TokenizerSettings : IDisposable
 
         try
         {
-            using var stream = File.OpenRead(path);
+            using var stream = File.OpenRead(Bounded(folder, name));
             var document = JsonDocument.Parse(stream);
             return document.RootElement.ValueKind == JsonValueKind.Object
                 ? document
@@ -169,16 +181,27 @@ internal sealed class TokenizerSettings : IDisposable
     {
         var tokens = pipeline.Tokens.ToList();
         var added = pipeline.Added.ToList();
-        foreach (var token in FromDecoderTable().Concat(FromAddedTokens()).Concat(FromNames(tokens)))
+        var known = added.Select(token => token.Id).ToHashSet();
+        void Add(IEnumerable<AddedToken> further)
         {
-            if (added.Exists(known => known.Id == token.Id))
+            foreach (var token in further.Where(token => known.Add(token.Id)))
             {
-                continue;
+                added.Add(token);
+                TokenizerJson.Put(tokens, token.Id, token.Content);
             }
-
-            added.Add(token);
-            TokenizerJson.Put(tokens, token.Id, token.Content);
         }
+
+        Add(FromDecoderTable().Concat(FromAddedTokens()));
+        var ids = new Dictionary<string, int>(StringComparer.Ordinal);
+        for (var id = 0; id < tokens.Count; id++)
+        {
+            if (tokens[id] is { } spelling)
+            {
+                ids.TryAdd(spelling, id);
+            }
+        }
+
+        Add(FromNames(ids));
 
         return pipeline with { Tokens = tokens, Added = added };
     }
@@ -207,17 +230,17 @@ internal sealed class TokenizerSettings : IDisposable
             ? []
             : _addedTokens.RootElement.EnumerateObject()
                 .Where(entry => entry.Value.ValueKind == JsonValueKind.Number)
-                .Select(entry => new AddedToken(entry.Value.GetInt32(), entry.Name, Special: true));
+                .Select(entry => new AddedToken(entry.Value.TryGetInt32(out var id) ? id : -1, entry.Name, Special: true));
 
     /// <summary>Special tokens that are in the vocabulary but marked only by their role.</summary>
-    private IEnumerable<AddedToken> FromNames(List<string?> tokens)
+    private IEnumerable<AddedToken> FromNames(Dictionary<string, int> ids)
     {
         foreach (var source in new[] { _config, _specialTokens }.OfType<JsonDocument>())
         {
             foreach (var name in new[] { "bos_token", "eos_token", "unk_token", "pad_token" })
             {
                 if (source.RootElement.TryGetProperty(name, out var value) && Content(value) is { } content
-                    && tokens.IndexOf(content) is >= 0 and var id)
+                    && ids.TryGetValue(content, out var id))
                 {
                     yield return new AddedToken(id, content, Special: true);
                 }
@@ -225,7 +248,7 @@ internal sealed class TokenizerSettings : IDisposable
 
             foreach (var value in TokenizerJson.Items(source.RootElement, "additional_special_tokens"))
             {
-                if (Content(value) is { } content && tokens.IndexOf(content) is >= 0 and var id)
+                if (Content(value) is { } content && ids.TryGetValue(content, out var id))
                 {
                     yield return new AddedToken(id, content, Special: true);
                 }
