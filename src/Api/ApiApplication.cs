@@ -62,6 +62,7 @@ public static class ApiApplication
         services.AddExceptionHandler<ErrorHandling>();
         services.AddScoped<JobSubmission>();
         services.AddScoped<ModelRegistration>();
+        services.AddSingleton<HubModels>();
         services.AddScoped<FileReader>();
         services.AddApiDescription();
         builder.WebHost.ConfigureKestrel(kestrel =>

@@ -10,6 +10,7 @@ using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure.Data;
 using TrainingService.Infrastructure.Health;
+using TrainingService.Infrastructure.Hub;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Infrastructure.Queue;
 using TrainingService.Infrastructure.Storage;
@@ -43,8 +44,18 @@ public static class InfrastructureServices
             AddProduction(services, configuration);
         }
 
+        AddHub(services, configuration);
         services.AddHostedService<Reconciler>();
         return services;
+    }
+
+    private static void AddHub(IServiceCollection services, IConfiguration configuration)
+    {
+        services.AddOptions<HubOptions>().Bind(configuration.GetSection(HubOptions.Section)).ValidateDataAnnotations().ValidateOnStart();
+        services.AddSingleton(HubNetwork.Default);
+        services.AddSingleton<HubHttp>();
+        services.AddSingleton<HubClient>();
+        services.AddSingleton<HubDownload>();
     }
 
     private static void AddEmbedded(IServiceCollection services, ServiceOptions options)

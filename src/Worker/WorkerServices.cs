@@ -21,6 +21,7 @@ public static class WorkerServices
         services.AddSingleton<WorkerPaths>();
         services.AddSingleton<ArtifactCache>();
         services.AddSingleton<CheckpointRestore>();
+        services.AddSingleton<HubFolders>();
         services.AddSingleton<JobInputs>();
         services.AddSingleton(_ => new KernelKills());
         services.AddSingleton<ChildRun>();

@@ -63,9 +63,9 @@ public abstract class ApiService : IAsyncLifetime
     protected virtual Task PrepareAsync() => Task.CompletedTask;
 }
 
-public sealed class EmbeddedApi : ApiService;
+public class EmbeddedApi : ApiService;
 
-public sealed class ProductionApi : ApiService
+public class ProductionApi : ApiService
 {
     private static readonly string[] Needed =
         ["TRAINING_TEST_POSTGRES", "TRAINING_TEST_S3_ENDPOINT", "TRAINING_TEST_S3_ACCESS_KEY", "TRAINING_TEST_S3_SECRET_KEY"];

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
 using TrainingService.Api.Files;
 using TrainingService.Api.Http;
+using TrainingService.Api.Models;
 using TrainingService.Infrastructure;
 using TrainingService.Training;
 using TrainingService.Training.Objectives;
@@ -34,9 +35,9 @@ internal static class JobEstimate
     private const long LargestCountedBytes = 64 << 20;
 
     public static async Task<Results<Ok<EstimateResponse>, ErrorResult>> Estimate(
-        JsonElement body, Caller caller, AppDbContext db, FileReader reader, CancellationToken cancellationToken)
+        JsonElement body, Caller caller, AppDbContext db, ModelRegistration registration, FileReader reader, CancellationToken cancellationToken)
     {
-        var resolved = await SpecReferences.ResolveAsync(db, caller, body, cancellationToken);
+        var resolved = await SpecReferences.ResolveAsync(db, registration, caller, body, cancellationToken);
         if (resolved is not { Spec: { } spec, Model: { } model, Config: { } config, Train: { } train })
         {
             return ErrorResult.Invalid([.. JobSubmission.Details(resolved.Errors, path => path)]);

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
 using TrainingService.Api.Http;
+using TrainingService.Api.Models;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure;
 using TrainingService.Training;
@@ -8,7 +9,7 @@ using TrainingService.Training;
 namespace TrainingService.Api.Jobs;
 
 /// <summary>Turns a request of either dialect into a waiting job, once.</summary>
-internal sealed class JobSubmission(AppDbContext db, IJobQueue queue, TimeProvider clock)
+internal sealed class JobSubmission(AppDbContext db, ModelRegistration registration, IJobQueue queue, TimeProvider clock)
 {
     /// <returns>The job, new or found again; or why there is none.</returns>
     public async Task<(TrainingJob? Job, ErrorResult? Refusal)> SubmitAsync(
@@ -21,7 +22,7 @@ internal sealed class JobSubmission(AppDbContext db, IJobQueue queue, TimeProvid
             return (earlier, null);
         }
 
-        var resolved = await SpecReferences.ResolveAsync(db, caller, request.Spec, cancellationToken);
+        var resolved = await SpecReferences.ResolveAsync(db, registration, caller, request.Spec, cancellationToken);
         if (resolved.Spec is null || request.Errors.Count > 0)
         {
             return (null, ErrorResult.Invalid([.. request.Errors, .. Details(resolved.Errors, request.ToClientPath)]));

@@ -22,11 +22,11 @@ internal static class SpecReferences
     private const string TrainingPurpose = "fine-tune";
 
     public static async Task<ResolvedSpec> ResolveAsync(
-        AppDbContext db, Caller caller, JsonElement json, CancellationToken cancellationToken)
+        AppDbContext db, ModelRegistration registration, Caller caller, JsonElement json, CancellationToken cancellationToken)
     {
         var read = SpecJson.Parse(json);
         var errors = read.Errors.ToList();
-        var lookup = new Lookup(db, caller, json, errors);
+        var lookup = new Lookup(db, registration, caller, json, errors);
         var model = await lookup.ModelAsync(cancellationToken);
         var train = await lookup.FileAsync("train", cancellationToken);
         await lookup.FileAsync("validation", cancellationToken);
@@ -43,7 +43,7 @@ internal static class SpecReferences
         return new ResolvedSpec(misfits.Count == 0 ? spec : null, model, config, train, misfits);
     }
 
-    private sealed class Lookup(AppDbContext db, Caller caller, JsonElement spec, List<SpecError> errors)
+    private sealed class Lookup(AppDbContext db, ModelRegistration registration, Caller caller, JsonElement spec, List<SpecError> errors)
     {
         public async Task<BaseModel?> ModelAsync(CancellationToken cancellationToken)
         {
@@ -52,13 +52,27 @@ internal static class SpecReferences
                 return null;
             }
 
-            var model = await db.Models.AsNoTracking().FindOwnedAsync(caller, name, cancellationToken);
-            if (model is null)
+            try
             {
+                var model = await db.Models.AsNoTracking().FindOwnedAsync(caller, name, cancellationToken)
+                    ?? await registration.FromSpecAsync(caller, name, cancellationToken);
+                if (model is not null)
+                {
+                    return model;
+                }
+
                 errors.Add(new SpecError("model", $"There is no base model '{name}'; register it with POST /v1/models, or see GET /v1/models.", "model_not_available"));
             }
+            catch (RequestException refused) when (refused.Status == StatusCodes.Status400BadRequest)
+            {
+                errors.Add(new SpecError("model", refused.Message, refused.Error.Code!));
+            }
+            catch (TrainingException unusable) when (unusable.Code is FailureCode.InvalidData or FailureCode.InvalidSpec)
+            {
+                errors.Add(new SpecError("model", unusable.Message, Wire.Name(unusable.Code)));
+            }
 
-            return model;
+            return null;
         }
 
         public async Task<DataFile?> FileAsync(string member, CancellationToken cancellationToken)

@@ -16,7 +16,7 @@ internal static class ModelEndpoints
     {
         var models = routes.MapGroup("/v1/models").WithTags("Models").RequireAuthorization();
         models.MapPost("", Register).WithSummary("Register a base model")
-            .WithDescription("A local folder by JSON, or an archive (.tar, .tar.gz, .zip) by multipart/form-data with the fields name and file.")
+            .WithDescription("A local folder (path) or a model on the hub (hub) by JSON, or an archive (.tar, .tar.gz, .zip) by multipart/form-data with the fields name and file.")
             .Accepts<RegisterModelRequest>("application/json", "multipart/form-data");
         models.MapGet("", List).WithSummary("List base models and fine-tuned models");
         models.MapGet("/{**model}", Get).WithSummary("Read a model");
@@ -29,7 +29,7 @@ internal static class ModelEndpoints
         if (context.Request.HasJsonContentType())
         {
             var request = await JsonBody.ReadAsync<RegisterModelRequest>(context, cancellationToken);
-            return TypedResults.Ok(ModelResponse.From(await registration.FromFolderAsync(caller, request, cancellationToken), caller));
+            return TypedResults.Ok(ModelResponse.From(await registration.FromRequestAsync(caller, request, cancellationToken), caller));
         }
 
         return TypedResults.Ok(ModelResponse.From(await registration.FromArchiveAsync(caller, context, cancellationToken), caller));
@@ -77,9 +77,9 @@ internal static class ModelEndpoints
 
             db.Models.Remove(found);
             await db.SaveChangesAsync(cancellationToken);
-            if (found.Source == ModelSource.Stored)
+            if (found.Source is ModelSource.Stored or ModelSource.Hub)
             {
-                foreach (var file in JsonSerializer.Deserialize<List<ModelFile>>(found.FilesJson, ModelFiles.Json)!)
+                foreach (var file in JsonSerializer.Deserialize<List<ModelFile>>(found.FilesJson, ModelFiles.Json)!.Where(file => !file.Remote))
                 {
                     await store.DeleteAsync($"{found.Location}/{file.Path}", CancellationToken.None);
                 }

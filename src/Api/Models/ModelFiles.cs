@@ -23,22 +23,35 @@ internal static class ModelFiles
     /// <exception cref="TrainingException">The folder is not a model that this service trains; the message says what to change.</exception>
     public static async Task<InspectedModel> InspectAsync(string folder, CancellationToken cancellationToken)
     {
+        var config = Check(folder);
+        var files = new List<ModelFile>();
+        foreach (var path in Directory.EnumerateFiles(folder).Order(StringComparer.Ordinal).Where(IsPartOfModel))
+        {
+            files.Add(await HashAsync(path, cancellationToken));
+        }
+
+        return new InspectedModel(config.SourceJson, files);
+    }
+
+    /// <summary>Configuration, names and shapes of the weights, and tokenizer fit each other; no file's content is hashed.</summary>
+    /// <exception cref="TrainingException">They do not.</exception>
+    public static ModelConfig Check(string folder)
+    {
         var config = HuggingFaceFolder.Check(folder);
         if (Tokenizer.IsIn(folder))
         {
             DataSets.CheckVocabularies(Tokenizer.Load(folder), config.VocabularySize);
         }
 
-        var files = new List<ModelFile>();
-        foreach (var path in Directory.EnumerateFiles(folder).Order(StringComparer.Ordinal).Where(IsPartOfModel))
-        {
-            await using var stream = new FileStream(
-                path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.Asynchronous | FileOptions.SequentialScan);
-            var hash = await SHA256.HashDataAsync(stream, cancellationToken);
-            files.Add(new ModelFile(Path.GetFileName(path), stream.Length, Convert.ToHexStringLower(hash)));
-        }
+        return config;
+    }
 
-        return new InspectedModel(config.SourceJson, files);
+    public static async Task<ModelFile> HashAsync(string path, CancellationToken cancellationToken)
+    {
+        await using var stream = new FileStream(
+            path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.Asynchronous | FileOptions.SequentialScan);
+        var hash = await SHA256.HashDataAsync(stream, cancellationToken);
+        return new ModelFile(Path.GetFileName(path), stream.Length, Convert.ToHexStringLower(hash));
     }
 
     /// <summary>The files that the worker needs; a pickle is left where it is, and never opened.</summary>

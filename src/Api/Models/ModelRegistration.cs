@@ -6,27 +6,88 @@ using TrainingService.Domain;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Models;
 using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Hub;
 
 namespace TrainingService.Api.Models;
 
-/// <summary>Registers base models: folders that are here, and archives that are sent.</summary>
+/// <summary>Registers base models: folders that are here, archives that are sent, and models on the hub.</summary>
 internal sealed class ModelRegistration(
-    AppDbContext db, IArtifactStore store, TimeProvider clock, IOptions<ModelOptions> options, IOptions<ServiceOptions> service)
+    AppDbContext db, IArtifactStore store, HubModels hub, TimeProvider clock, IOptions<ModelOptions> options, IOptions<ServiceOptions> service)
 {
     private const int LongestName = 200;
 
-    public async Task<BaseModel> FromFolderAsync(Caller caller, RegisterModelRequest request, CancellationToken cancellationToken)
+    /// <summary>A local folder, or a model on the hub: the request names one of the two.</summary>
+    public Task<BaseModel> FromRequestAsync(Caller caller, RegisterModelRequest request, CancellationToken cancellationToken) => request switch
     {
-        await CheckNameAsync(caller, request.Name, cancellationToken);
-        var folder = FolderOf(request.Path);
+        { Path: { } path, Hub: null, Revision: null } => FromFolderAsync(caller, request.Name ?? "", path, cancellationToken),
+        { Path: null, Hub: { } hubId } => FromHubAsync(caller, request.Name, HubErrors.Id(hubId, request.Revision), cancellationToken),
+        _ => throw RequestException.Invalid(
+            "invalid_source", "Give either path, a folder on the service's machine, or hub, an id on the hub (with a revision, if you like).", "path"),
+    };
+
+    /// <summary>The model that a job calls by its hub id, registered under that name the first time; null: the text is no hub id, or jobs may not do so.</summary>
+    /// <exception cref="RequestException">It is a hub id, and the model cannot be used.</exception>
+    public async Task<BaseModel?> FromSpecAsync(Caller caller, string name, CancellationToken cancellationToken)
+    {
+        if (!hub.InSpecs || HubModelId.TryParse(name) is not { } id)
+        {
+            return null;
+        }
+
+        try
+        {
+            return await FromHubAsync(caller, id, name, cancellationToken);
+        }
+        catch (DbUpdateException)
+        {
+            // A twin of this request registered it a moment ago; anything else is a failure of ours.
+            db.ChangeTracker.Clear();
+            if (await db.Models.AsNoTracking().FindOwnedAsync(caller, name, cancellationToken) is { } twin)
+            {
+                return twin;
+            }
+
+            throw;
+        }
+    }
+
+    private async Task<BaseModel> FromHubAsync(Caller caller, string? name, HubModelId id, CancellationToken cancellationToken)
+    {
+        var chosen = name ?? id.Name;
+        await CheckNameAsync(caller, chosen, cancellationToken);
+        return await FromHubAsync(caller, id, chosen, cancellationToken);
+    }
+
+    private async Task<BaseModel> FromHubAsync(Caller caller, HubModelId id, string name, CancellationToken cancellationToken)
+    {
+        var key = Guid.CreateVersion7(clock.GetUtcNow());
+        var staging = Staging(key);
+        var prefix = Prefix(caller, key);
+        Directory.CreateDirectory(staging);
+        try
+        {
+            var (repository, model) = await HubErrors.AnswerAsync(() => hub.InspectAsync(id, staging, cancellationToken));
+            await StoreAsync(staging, prefix, model, cancellationToken);
+            return await SaveAsync(caller, key, name, ModelSource.Hub, prefix, model, repository, cancellationToken);
+        }
+        finally
+        {
+            Directory.Delete(staging, recursive: true);
+        }
+    }
+
+    private async Task<BaseModel> FromFolderAsync(Caller caller, string name, string path, CancellationToken cancellationToken)
+    {
+        await CheckNameAsync(caller, name, cancellationToken);
+        var folder = FolderOf(path);
         var model = await ModelFiles.InspectAsync(folder, cancellationToken);
-        return await SaveAsync(caller, Guid.CreateVersion7(clock.GetUtcNow()), request.Name, ModelSource.LocalPath, folder, model, cancellationToken);
+        return await SaveAsync(caller, Guid.CreateVersion7(clock.GetUtcNow()), name, ModelSource.LocalPath, folder, model, null, cancellationToken);
     }
 
     public async Task<BaseModel> FromArchiveAsync(Caller caller, HttpContext context, CancellationToken cancellationToken)
     {
         var id = Guid.CreateVersion7(clock.GetUtcNow());
-        var staging = Path.Combine(service.Value.DataPath, "incoming", $"model-{id:N}");
+        var staging = Staging(id);
         var archive = new ModelArchive(staging, options.Value.LargestArchiveBytes, options.Value.MostArchiveFiles);
         var unpacked = false;
         Directory.CreateDirectory(staging);
@@ -52,9 +113,9 @@ internal sealed class ModelRegistration(
             await CheckNameAsync(caller, name, cancellationToken);
             var folder = archive.ModelFolder();
             var model = await ModelFiles.InspectAsync(folder, cancellationToken);
-            var prefix = $"projects/{caller.ProjectId:N}/models/{id:N}";
+            var prefix = Prefix(caller, id);
             await StoreAsync(folder, prefix, model, cancellationToken);
-            return await SaveAsync(caller, id, name, ModelSource.Stored, prefix, model, cancellationToken);
+            return await SaveAsync(caller, id, name, ModelSource.Stored, prefix, model, null, cancellationToken);
         }
         finally
         {
@@ -62,9 +123,13 @@ internal sealed class ModelRegistration(
         }
     }
 
+    private string Staging(Guid model) => Path.Combine(service.Value.DataPath, "incoming", $"model-{model:N}");
+
+    private static string Prefix(Caller caller, Guid model) => $"projects/{caller.ProjectId:N}/models/{model:N}";
+
     private async Task StoreAsync(string folder, string prefix, InspectedModel model, CancellationToken cancellationToken)
     {
-        foreach (var file in model.Files)
+        foreach (var file in model.Files.Where(file => !file.Remote))
         {
             await using var content = File.OpenRead(Path.Combine(folder, file.Path));
             await store.PutAsync($"{prefix}/{file.Path}", content, "application/octet-stream", cancellationToken);
@@ -72,7 +137,8 @@ internal sealed class ModelRegistration(
     }
 
     private async Task<BaseModel> SaveAsync(
-        Caller caller, Guid id, string name, ModelSource source, string location, InspectedModel inspected, CancellationToken cancellationToken)
+        Caller caller, Guid id, string name, ModelSource source, string location, InspectedModel inspected, HubRepository? repository,
+        CancellationToken cancellationToken)
     {
         var model = new BaseModel
         {
@@ -83,6 +149,9 @@ internal sealed class ModelRegistration(
             Location = location,
             ConfigJson = inspected.ConfigJson,
             FilesJson = JsonSerializer.Serialize(inspected.Files, ModelFiles.Json),
+            HubId = repository?.Id.Name,
+            HubRevision = repository?.Id.Revision,
+            HubCommit = repository?.Commit,
             Bytes = inspected.Bytes,
             CreatedAt = clock.GetUtcNow(),
         };

@@ -8,6 +8,9 @@ public enum ModelSource
 
     /// <summary>Files in the artifact store under <see cref="BaseModel.Location"/>, unpacked from an uploaded archive.</summary>
     Stored,
+
+    /// <summary>A repository on a model hub at one commit: its small files are stored, its weights are fetched where they are needed.</summary>
+    Hub,
 }
 
 /// <summary>A registered base model: a Hugging Face folder.</summary>
@@ -28,8 +31,20 @@ public sealed class BaseModel
     /// <summary><c>config.json</c>, as registered: the API needs no file to estimate a job or to check a rank.</summary>
     public required string ConfigJson { get; init; }
 
-    /// <summary>The files: path, bytes and sha256 of each, as a JSON array. The worker's cache trusts nothing else.</summary>
+    /// <summary>
+    /// The files: path, bytes and sha256 of each, and whether it is fetched from the hub, as a JSON array. The worker's cache trusts
+    /// nothing else.
+    /// </summary>
     public required string FilesJson { get; init; }
+
+    /// <summary>Id on the hub, such as <c>org/name</c>; null for a model of another source.</summary>
+    public string? HubId { get; init; }
+
+    /// <summary>Branch, tag or commit that was asked for.</summary>
+    public string? HubRevision { get; init; }
+
+    /// <summary>The commit that the revision stood for when the model was registered. Nothing else is ever fetched.</summary>
+    public string? HubCommit { get; init; }
 
     public required long Bytes { get; init; }
 

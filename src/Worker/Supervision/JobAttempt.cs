@@ -56,7 +56,7 @@ internal sealed partial class JobAttempt(
             Directory.CreateDirectory(work);
             reports.Add(new PhaseReport("downloading"));
             PreparedJob? prepared = null;
-            await KeepTrying(async () => prepared = await inputs.PrepareAsync(lease, work, stop.Token), stop.Token);
+            await KeepTrying(async () => prepared = await inputs.PrepareAsync(lease, work, reports, stop.Token), stop.Token);
             return await TrainAsync(lease, fenced, prepared!, work, reports, stop);
         }
         catch (OperationCanceledException) when (stop.Reason != StopReason.None)

@@ -19,12 +19,12 @@ internal sealed record PreparedJob(
     TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName, int ResumedFrom);
 
 /// <summary>Turns the ids of a spec into local paths, and fetches what they stand for.</summary>
-internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, CheckpointRestore restore)
+internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, HubFolders hub, CheckpointRestore restore)
 {
     private static readonly JsonSerializerOptions FilesJson = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
     /// <exception cref="TrainingException">Something that the spec names is gone.</exception>
-    public async Task<PreparedJob> PrepareAsync(JobLease lease, string work, CancellationToken cancellationToken)
+    public async Task<PreparedJob> PrepareAsync(JobLease lease, string work, ReportBuffer reports, CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
         var job = await db.Jobs.AsNoTracking().SingleAsync(j => j.Id == lease.JobId, cancellationToken);
@@ -38,7 +38,7 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         var model = await FindModelAsync(db, lease.ProjectId, spec.Model, cancellationToken);
         var local = spec with
         {
-            Model = await ModelFolderAsync(model, cancellationToken),
+            Model = await ModelFolderAsync(model, reports, cancellationToken),
             Data = spec.Data with
             {
                 Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", cancellationToken),
@@ -62,17 +62,19 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
             ?? throw TrainingException.InvalidSpec($"There is no base model '{name}' any more; register it again.", "model");
     }
 
-    /// <summary>A registered folder is used where it lies; stored files come through the cache.</summary>
-    private Task<string> ModelFolderAsync(BaseModel model, CancellationToken cancellationToken) => model.Source switch
+    /// <summary>A registered folder is used where it lies; stored files come through the cache, and weights on the hub from there.</summary>
+    private Task<string> ModelFolderAsync(BaseModel model, ReportBuffer reports, CancellationToken cancellationToken) => model.Source switch
     {
         ModelSource.LocalPath when Directory.Exists(model.Location) => Task.FromResult(model.Location),
         ModelSource.LocalPath => throw TrainingException.InvalidData(
             $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
         ModelSource.Stored => cache.FolderAsync(
-            [.. JsonSerializer.Deserialize<List<StoredModelFile>>(model.FilesJson, FilesJson)!
-                .Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+            [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
             cancellationToken),
+        ModelSource.Hub => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken),
     };
+
+    private static List<ModelFileEntry> FilesOf(BaseModel model) => JsonSerializer.Deserialize<List<ModelFileEntry>>(model.FilesJson, FilesJson)!;
 
     private async Task<string> FileAsync(
         AppDbContext db, Guid project, string name, string param, CancellationToken cancellationToken)
@@ -115,6 +117,4 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         return await cache.FolderAsync(
             [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken);
     }
-
-    private sealed record StoredModelFile(string Path, long Bytes, string Sha256);
 }

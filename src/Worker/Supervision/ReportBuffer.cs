@@ -48,6 +48,15 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     /// <summary>Something moves that is no report, such as the bytes of an upload: the job is alive.</summary>
     public void Touch() => _touched = true;
 
+    public void Add(DownloadProgress progress)
+    {
+        var data = Json(new Dictionary<string, double?> { ["downloaded_bytes"] = progress.Bytes, ["total_bytes"] = progress.TotalBytes });
+        lock (_gate)
+        {
+            _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, progress.Message, data, now()));
+        }
+    }
+
     /// <summary>Everything since the last call; null when there was nothing.</summary>
     public ProgressBatch? Take()
     {

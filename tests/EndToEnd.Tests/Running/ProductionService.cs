@@ -3,7 +3,7 @@ using Npgsql;
 namespace TrainingService.EndToEnd.Tests.Running;
 
 /// <summary>The production profile: an API process and a worker process on Postgres, Hangfire and S3.</summary>
-public sealed class ProductionService : RunningService
+public class ProductionService : RunningService
 {
     private readonly string _name = $"e2e{Guid.NewGuid():N}";
 

@@ -187,7 +187,7 @@ public abstract class RunningService : IAsyncLifetime
 }
 
 /// <summary>The embedded profile: one process, SQLite and a folder.</summary>
-public sealed class EmbeddedService : RunningService
+public class EmbeddedService : RunningService
 {
     protected override IReadOnlyDictionary<string, string> Settings => new Dictionary<string, string>
     {

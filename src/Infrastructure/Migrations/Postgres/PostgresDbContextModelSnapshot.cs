@@ -465,6 +465,18 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
                         .HasColumnType("jsonb")
                         .HasColumnName("files_json");
 
+                    b.Property<string>("HubCommit")
+                        .HasColumnType("text")
+                        .HasColumnName("hub_commit");
+
+                    b.Property<string>("HubId")
+                        .HasColumnType("text")
+                        .HasColumnName("hub_id");
+
+                    b.Property<string>("HubRevision")
+                        .HasColumnType("text")
+                        .HasColumnName("hub_revision");
+
                     b.Property<string>("Location")
                         .IsRequired()
                         .HasColumnType("text")

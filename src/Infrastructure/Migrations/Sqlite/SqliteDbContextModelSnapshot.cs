@@ -459,6 +459,18 @@ namespace TrainingService.Infrastructure.Migrations.Sqlite
                         .HasColumnType("TEXT")
                         .HasColumnName("files_json");
 
+                    b.Property<string>("HubCommit")
+                        .HasColumnType("TEXT")
+                        .HasColumnName("hub_commit");
+
+                    b.Property<string>("HubId")
+                        .HasColumnType("TEXT")
+                        .HasColumnName("hub_id");
+
+                    b.Property<string>("HubRevision")
+                        .HasColumnType("TEXT")
+                        .HasColumnName("hub_revision");
+
                     b.Property<string>("Location")
                         .IsRequired()
                         .HasColumnType("TEXT")
