@@ -13,6 +13,9 @@ internal sealed class StoreLook(IArtifactStore store) : IReadinessLook
         using var content = new MemoryStream(Probe);
         await store.PutAsync(Key, content, "application/octet-stream", cancellationToken);
         await using var stored = await store.OpenReadAsync(Key, null, cancellationToken);
-        return stored?.ReadByte() == Probe[0] ? null : "The artifact store lost what it was given.";
+        var read = new byte[Probe.Length];
+        return stored is not null && await stored.ReadAtLeastAsync(read, read.Length, throwOnEndOfStream: false, cancellationToken) == Probe.Length && read[0] == Probe[0]
+            ? null
+            : "The artifact store lost what it was given.";
     }
 }
