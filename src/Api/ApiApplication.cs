@@ -1,4 +1,3 @@
-using Microsoft.Extensions.Configuration.Memory;
 using Microsoft.Extensions.Options;
 using TrainingService.Api.Auth;
 using TrainingService.Api.Files;
@@ -31,21 +30,7 @@ public static class ApiApplication
 
     private static void Configure(WebApplicationBuilder builder)
     {
-        // The lowest of all sources: a log line per query and request is for those who ask for it.
-        builder.Configuration.Sources.Insert(0, new MemoryConfigurationSource
-        {
-            InitialData = new Dictionary<string, string?>
-            {
-                ["Logging:LogLevel:Microsoft.EntityFrameworkCore"] = "Warning",
-
-                // These two log an exception before they throw it; it is logged where nobody answers it.
-                ["Logging:LogLevel:Microsoft.EntityFrameworkCore.Update"] = "Critical",
-                ["Logging:LogLevel:Microsoft.EntityFrameworkCore.Database.Command"] = "Critical",
-                ["Logging:LogLevel:Microsoft.AspNetCore"] = "Warning",
-                ["Logging:LogLevel:TrainingService.Api.Auth"] = "Warning",
-            },
-        });
-        builder.Configuration.AddSecretFiles();
+        builder.Configuration.AddQuietLogs();
         var services = builder.Services;
         if (!HasAddress(builder.Configuration))
         {
