@@ -23,7 +23,7 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
             TrainingException { Code: FailureCode.InvalidData or FailureCode.InvalidSpec } invalid =>
                 ErrorResult.Invalid(Wire.Name(invalid.Code), invalid.Message, invalid.Param),
             BadHttpRequestException bad => ErrorResult.Of(bad.StatusCode, Describe(bad)),
-            _ => null,
+            _ => Outage.ResultFor(exception),
         };
         if (result is null)
         {

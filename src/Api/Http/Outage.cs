@@ -1,0 +1,35 @@
+using System.Data.Common;
+using TrainingService.Domain.Artifacts;
+
+namespace TrainingService.Api.Http;
+
+/// <summary>Failures that are neither the client's nor ours to mend: the same request, sent later, may get through.</summary>
+internal static class Outage
+{
+    private const int DiskFull = 13;   // SQLITE_FULL
+    private const string NoSpaceLeft = "53100";   // Postgres: disk_full
+
+    /// <summary>The answer; null for a failure of another kind.</summary>
+    public static ErrorResult? ResultFor(Exception failure)
+    {
+        for (var e = failure; e is not null; e = e.InnerException)
+        {
+            switch (e)
+            {
+                case DbException full when full.SqlState == NoSpaceLeft || full is Microsoft.Data.Sqlite.SqliteException { SqliteErrorCode: DiskFull }:
+                    return Unavailable("The database has no space left; ask the operator to make some, then try again.", "storage_full");
+                case DbException { IsTransient: true }:
+                    return Unavailable("The database does not answer at the moment; try again in a while.", "database_unavailable");
+                case ArtifactStoreException:
+                    return Unavailable("The artifact store failed; try again in a while.", "store_unavailable");
+                default:
+                    break;
+            }
+        }
+
+        return null;
+    }
+
+    private static ErrorResult Unavailable(string message, string code) =>
+        ErrorResult.Of(StatusCodes.Status503ServiceUnavailable, new ErrorDetail(message, ErrorDetail.ServerError, null, code));
+}
