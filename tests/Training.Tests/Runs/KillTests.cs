@@ -100,10 +100,10 @@ public sealed class KillTests
         model = SharedData.Path("golden", "models", "llama_untied"),
         data = new { train = folder.TokenRows("rows.jsonl", rows), validation_split = 0.2, max_length = 24, packing = true },
         adapter = new { type = "lora", rank = 2, dropout = 0.2 },
-        schedule = new { max_steps = 15 * Kills, batch_size = 2, gradient_accumulation_steps = accumulation },
+        schedule = new { max_steps = 60 + 2 * Kills, batch_size = 2, gradient_accumulation_steps = accumulation },
         evaluation = new { every_steps = 3 },
         checkpoints = new { every_steps = 1, keep = 2 },
-        spectra = new { every_steps = 5 * Kills },
+        spectra = new { every_steps = 20 },
         seed = 7,
     }));
 
