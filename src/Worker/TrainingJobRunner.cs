@@ -1,5 +1,6 @@
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Infrastructure.Queue;
@@ -12,8 +13,9 @@ namespace TrainingService.Worker;
 /// Hangfire's token is no order to stop: it also fires when Hangfire restarts its server after losing sight of the database, and a
 /// run of days must outlive that. Only the host's own stopping ends a run.
 /// </remarks>
-internal sealed class TrainingJobRunner(
-    JobStore jobs, IServiceProvider services, IHostApplicationLifetime lifetime, IOptions<WorkerOptions> options)
+internal sealed partial class TrainingJobRunner(
+    JobStore jobs, IServiceProvider services, IHostApplicationLifetime lifetime, IOptions<WorkerOptions> options,
+    ILogger<TrainingJobRunner> logger)
     : ITrainingJobRunner, IDisposable
 {
     private readonly SemaphoreSlim _slots = new(options.Value.Concurrency);
@@ -35,6 +37,15 @@ internal sealed class TrainingJobRunner(
                 await services.GetRequiredService<JobAttempt>().RunAsync(lease, stopping);
             }
         }
+        catch (Exception e) when (!lifetime.ApplicationStopping.IsCancellationRequested)
+        {
+            // The edge of a wake-up, such as a database that is away: the jobs still wait in their table, and the reconciler wakes again.
+            WakeUpFailed(e);
+        }
+        catch (OperationCanceledException) when (lifetime.ApplicationStopping.IsCancellationRequested)
+        {
+            // Told to stop while it looked for a job; it holds none.
+        }
         finally
         {
             _slots.Release();
@@ -42,4 +53,7 @@ internal sealed class TrainingJobRunner(
     }
 
     public void Dispose() => _slots.Dispose();
+
+    [LoggerMessage(70, LogLevel.Warning, "The wake-up ended early; the next one looks for jobs again")]
+    private partial void WakeUpFailed(Exception exception);
 }

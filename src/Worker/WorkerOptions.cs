@@ -20,6 +20,10 @@ public sealed record WorkerOptions
     /// <summary>Folder of the attempts in work and of the cache; null: <c>worker</c> below the data folder.</summary>
     public string? WorkFolder { get; init; }
 
+    /// <summary>Bytes that models and data on the local disk may take; beyond that those used longest ago are removed, but none in use.</summary>
+    [Range(0, 1e18)]
+    public long CacheBytes { get; init; } = 100L << 30;
+
     /// <summary>Seconds after which a silent worker's job is taken away; renewed four times within.</summary>
     [Range(2, 3600)]
     public double LeaseSeconds { get; init; } = 60;

@@ -19,6 +19,8 @@ public static class WorkerServices
         var section = configuration.GetSection(WorkerOptions.Section);
         services.AddOptions<WorkerOptions>().Bind(section).ValidateDataAnnotations().ValidateOnStart();
         services.AddSingleton<WorkerPaths>();
+        services.AddSingleton<WorkFolders>();
+        services.AddSingleton<CacheEntries>();
         services.AddSingleton<ArtifactCache>();
         services.AddSingleton<CheckpointRestore>();
         services.AddSingleton<HubFolders>();

@@ -59,7 +59,9 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
             CreatedAt = now,
         });
         await db.SaveChangesAsync(cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
+
+        // A worker that is told to stop in this moment must know that it holds the job.
+        await transaction.CommitAsync(CancellationToken.None);
         return new JobLease(contexts, clock, claimed, lease, requested);
     }
 
@@ -94,6 +96,38 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         return recovered;
     }
 
+    /// <summary>
+    /// Looks for running jobs whose worker is alive and that make no progress: says so once, and gives them another attempt when it
+    /// goes on. The worker finds its lease lost, and stops what hangs.
+    /// </summary>
+    /// <param name="maxFailures">A job that has already failed this often fails for good.</param>
+    /// <param name="backOff">Delay after the first failure; it doubles with each further one, up to ten minutes.</param>
+    /// <returns>How many jobs were taken from their workers.</returns>
+    public async Task<int> CheckProgressAsync(
+        TimeSpan warnAfter, TimeSpan endAfter, int maxFailures, TimeSpan backOff, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        var now = await db.NowAsync(cancellationToken);
+        var (warn, end) = (now - warnAfter, now - endAfter);
+        var first = warn > end ? warn : end;
+        var silent = await db.Jobs.AsNoTracking()
+            .Where(j => j.Status == JobStatus.Running && j.LastProgressAt < first && (j.StalledSince == null || j.LastProgressAt < end))
+            .Select(j => new { j.Id, j.LeaseToken, Over = j.LastProgressAt < end })
+            .ToListAsync(cancellationToken);
+        var ended = 0;
+        foreach (var row in silent)
+        {
+            // Asked for again: it may have reported meanwhile.
+            var job = await db.ChangeJobAsync(
+                j => j.Id == row.Id && j.LeaseToken == row.LeaseToken && j.Status == JobStatus.Running && j.LastProgressAt < (row.Over ? end : warn),
+                j => Unstall(j, row.Over, maxFailures, backOff, now),
+                cancellationToken);
+            ended += job is not null && row.Over ? 1 : 0;
+        }
+
+        return ended;
+    }
+
     /// <summary>Waiting jobs that a worker may take now, best first.</summary>
     public async Task<IReadOnlyList<Guid>> EligibleAsync(int limit, CancellationToken cancellationToken)
     {
@@ -120,8 +154,30 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         }
         else
         {
-            var delay = Math.Min(backOff.TotalSeconds * Math.Pow(2, Math.Min(job.RecoveryCount, 20)), 600);
-            job.Requeue("its worker was lost", RequeueCause.WorkerLost, now.AddSeconds(delay), now);
+            job.Requeue("its worker was lost", RequeueCause.WorkerLost, now + Delay(backOff, job.RecoveryCount), now);
         }
     }
+
+    private static void Unstall(TrainingJob job, bool over, int maxFailures, TimeSpan backOff, DateTimeOffset now)
+    {
+        if (!over)
+        {
+            job.MarkStalled(now);
+            return;
+        }
+
+        var minutes = FormattableString.Invariant($"{(now - job.LastProgressAt!.Value).TotalMinutes:0.#}");
+        if (job.FailureCount >= maxFailures && job.PauseRequestedAt is null)
+        {
+            var message = $"The job made no progress for {minutes} minutes, and had failed {job.FailureCount} times before; ask the operator to look at the workers' logs.";
+            job.Fail(new JobFailure(FailureCodes.Internal, message, null, null), now);
+        }
+        else
+        {
+            job.Requeue($"it made no progress for {minutes} minutes", RequeueCause.PlatformFailure, now + Delay(backOff, job.FailureCount), now);
+        }
+    }
+
+    private static TimeSpan Delay(TimeSpan backOff, int before) =>
+        TimeSpan.FromSeconds(Math.Min(backOff.TotalSeconds * Math.Pow(2, Math.Min(before, 20)), 600));
 }

@@ -1,5 +1,4 @@
 using System.ComponentModel.DataAnnotations;
-using System.Data.Common;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
@@ -23,6 +22,18 @@ public sealed record ReconcilerOptions
     /// <summary>Seconds that a job waits after losing its worker once; doubles with each further loss.</summary>
     [Range(0, 3600)]
     public double BackOffSeconds { get; init; } = 5;
+
+    /// <summary>Seconds after a failure of the database in which no job is taken from its worker: workers that waited it out renew first.</summary>
+    [Range(0, 3600)]
+    public double OutageGraceSeconds { get; init; } = 20;
+
+    /// <summary>Minutes without any report, or byte moved, after which a running job is said to be stalled.</summary>
+    [Range(0.001, 100_000)]
+    public double StallWarnMinutes { get; init; } = 15;
+
+    /// <summary>Minutes without any report, or byte moved, after which a running job gets another attempt.</summary>
+    [Range(0.001, 100_000)]
+    public double StallEndMinutes { get; init; } = 120;
 }
 
 /// <summary>
@@ -36,6 +47,8 @@ internal sealed partial class Reconciler(
     /// <summary>A worker that is awake goes on until nothing waits, so few bells serve any number of jobs.</summary>
     private const int MostWakeUps = 16;
 
+    private long? _failed;
+
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         using var timer = new PeriodicTimer(TimeSpan.FromSeconds(options.Value.IntervalSeconds), clock);
@@ -45,9 +58,10 @@ internal sealed partial class Reconciler(
             {
                 await PassAsync(stoppingToken);
             }
-            catch (Exception e) when (e is DbException or InvalidOperationException { InnerException: DbException } or TimeoutException)
+            catch (Exception e) when (!stoppingToken.IsCancellationRequested)   // the edge of the loop: whatever fails, the next pass comes
             {
-                DatabaseUnavailable(e);
+                _failed = clock.GetTimestamp();
+                PassFailed(e);
             }
         }
         while (await timer.WaitForNextTickAsync(stoppingToken));
@@ -55,11 +69,19 @@ internal sealed partial class Reconciler(
 
     private async Task PassAsync(CancellationToken cancellationToken)
     {
-        var recovered = await jobs.RecoverAsync(
-            expiredOnly: true, options.Value.MaxRecoveries, TimeSpan.FromSeconds(options.Value.BackOffSeconds), cancellationToken);
-        if (recovered > 0)
+        var settings = options.Value;
+        var backOff = TimeSpan.FromSeconds(settings.BackOffSeconds);
+        if (_failed is not { } failed || clock.GetElapsedTime(failed).TotalSeconds >= settings.OutageGraceSeconds)
         {
-            Recovered(recovered);
+            var recovered = await jobs.RecoverAsync(expiredOnly: true, settings.MaxRecoveries, backOff, cancellationToken);
+            if (recovered > 0)
+            {
+                Recovered(recovered);
+            }
+
+            await jobs.CheckProgressAsync(
+                TimeSpan.FromMinutes(settings.StallWarnMinutes), TimeSpan.FromMinutes(settings.StallEndMinutes), settings.MaxRecoveries, backOff,
+                cancellationToken);
         }
 
         var eligible = await jobs.EligibleAsync(MostWakeUps, cancellationToken);
@@ -82,6 +104,6 @@ internal sealed partial class Reconciler(
     [LoggerMessage(2, LogLevel.Debug, "Job {JobId} waits without a wake-up; sent one")]
     private partial void WokenAgain(Guid jobId);
 
-    [LoggerMessage(3, LogLevel.Warning, "The database did not answer; the next pass tries again")]
-    private partial void DatabaseUnavailable(Exception exception);
+    [LoggerMessage(3, LogLevel.Warning, "The jobs could not be looked after; the next pass tries again")]
+    private partial void PassFailed(Exception exception);
 }

@@ -26,6 +26,8 @@ internal sealed class ArtifactCache(IArtifactStore store, WorkerPaths paths)
         }
 
         var part = Path.Combine(paths.Cache, $".{Guid.NewGuid():N}");
+        Directory.CreateDirectory(paths.Cache);
+        using var mine = LockFile.TryTake(part + ".lock");
         Directory.CreateDirectory(part);
         try
         {
@@ -51,6 +53,8 @@ internal sealed class ArtifactCache(IArtifactStore store, WorkerPaths paths)
             {
                 Directory.Delete(part, recursive: true);
             }
+
+            File.Delete(part + ".lock");
         }
     }
 

@@ -11,7 +11,7 @@ namespace TrainingService.Worker.Supervision;
 
 /// <summary>Leads one attempt of one job from claim to end. Every path ends in a legal state of the job, or in a lost lease.</summary>
 internal sealed partial class JobAttempt(
-    JobInputs inputs, ChildRun child, Settlement settlement, IArtifactStore store, WorkerPaths paths,
+    JobInputs inputs, ChildRun child, Settlement settlement, IArtifactStore store, WorkFolders folders, CacheEntries cache, WorkerPaths paths,
     IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobAttempt> logger)
 {
     private static readonly TimeSpan EvidencePatience = TimeSpan.FromSeconds(30);
@@ -21,7 +21,8 @@ internal sealed partial class JobAttempt(
     /// <param name="stopping">Fires when the worker shuts down.</param>
     public async Task RunAsync(JobLease lease, CancellationToken stopping)
     {
-        var work = paths.Attempt(lease.JobId, lease.Attempt);
+        folders.RemoveOrphans();
+        using var work = folders.For(lease.JobId, lease.Attempt);
         var reports = new ReportBuffer(lease.Now);
         using var stop = new StopRequest();
         using var shutdown = stopping.Register(() => stop.Set(StopReason.Shutdown));
@@ -32,7 +33,7 @@ internal sealed partial class JobAttempt(
             Started(lease.JobId, lease.Attempt);
             var fenced = new FencedStore(store, lease, TimeSpan.FromSeconds(_options.LeaseSeconds), reports.Touch, clock, logger);
             var outcome = await TryAsync(lease, fenced, work, reports, stop);
-            var evidence = await EvidenceAsync(lease, fenced, work, stop, outcome);
+            var evidence = await EvidenceAsync(lease, fenced, work.Path, stop, outcome);
             await watchEnd.CancelAsync();
             await watch;
             await settlement.SettleAsync(lease, stop.Reason, outcome, evidence);
@@ -45,19 +46,22 @@ internal sealed partial class JobAttempt(
         {
             await watchEnd.CancelAsync();
             await watch;
-            Clean(work);
         }
+
+        await cache.MakeRoomAsync(all: false, CancellationToken.None);
     }
 
-    private async Task<Outcome> TryAsync(JobLease lease, FencedStore fenced, string work, ReportBuffer reports, StopRequest stop)
+    private async Task<Outcome> TryAsync(JobLease lease, FencedStore fenced, WorkFolder work, ReportBuffer reports, StopRequest stop)
     {
+        using var use = new CacheUse(cache);
         try
         {
-            Directory.CreateDirectory(work);
+            work.Create();
             reports.Add(new PhaseReport("downloading"));
             PreparedJob? prepared = null;
-            await KeepTrying(async () => prepared = await inputs.PrepareAsync(lease, work, reports, stop.Token), stop.Token);
-            return await TrainAsync(lease, fenced, prepared!, work, reports, stop);
+            await KeepTrying(
+                async () => prepared = await inputs.PrepareAsync(lease, work.Path, reports, use, stop.Token), Patience.MayPass, stop.Token);
+            return await TrainAsync(lease, fenced, prepared!, work.Path, reports, stop);
         }
         catch (OperationCanceledException) when (stop.Reason != StopReason.None)
         {
@@ -70,6 +74,8 @@ internal sealed partial class JobAttempt(
         catch (IOException e) when (DiskFull.Is(e))
         {
             FilesFailed(lease.JobId, e);
+            use.Dispose();
+            await cache.MakeRoomAsync(all: true, CancellationToken.None);
             return Broken(FailureCodes.Storage, DiskFull.Sentence(paths.Root));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArtifactStoreException or DamagedFileException)
@@ -129,10 +135,13 @@ internal sealed partial class JobAttempt(
             clock);
         IReadOnlyList<Artifact> artifacts = [];
         Domain.Files.DataFile? results = null;
-        await KeepTrying(async () => artifacts = await ArtifactUploads.UploadRunAsync(lease, fenced, prepared.Spec, work, uploading.Token), uploading.Token);
-        await KeepTrying(async () => results = await ArtifactUploads.UploadResultsAsync(lease, fenced, work, uploading.Token), uploading.Token);
+        await KeepTrying(async () => artifacts = await ArtifactUploads.UploadRunAsync(lease, fenced, prepared.Spec, work, uploading.Token), UploadMayPass, uploading.Token);
+        await KeepTrying(async () => results = await ArtifactUploads.UploadResultsAsync(lease, fenced, work, uploading.Token), UploadMayPass, uploading.Token);
         return new Outcome.Complete(NameOf(prepared), artifacts, results);
     }
+
+    /// <summary>What is uploaded is on the disk already, so a full one is the store's, and worth waiting for.</summary>
+    private static bool UploadMayPass(Exception failure) => Patience.MayPass(failure) || DiskFull.Is(failure);
 
     private static async Task StoreAsync(CheckpointUploads checkpoints, StopRequest stop, CancellationToken cancellationToken)
     {
@@ -177,23 +186,8 @@ internal sealed partial class JobAttempt(
         }
     }
 
-    private Task KeepTrying(Func<Task> work, CancellationToken cancellationToken) => Patience.KeepTryingAsync(
-        work, Patience.MayPass, TimeSpan.FromSeconds(_options.StorePatienceSeconds), clock, logger, cancellationToken);
-
-    private void Clean(string work)
-    {
-        try
-        {
-            if (Directory.Exists(work))
-            {
-                Directory.Delete(work, recursive: true);
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            NotCleaned(work, e);   // the next start of a worker tries again
-        }
-    }
+    private Task KeepTrying(Func<Task> work, Func<Exception, bool> mayPass, CancellationToken cancellationToken) => Patience.KeepTryingAsync(
+        work, mayPass, TimeSpan.FromSeconds(_options.StorePatienceSeconds), clock, logger, cancellationToken);
 
     private static Outcome.Broken Broken(string code, string message, string? param = null) =>
         new(new JobFailure(code, message, param, null));
@@ -212,7 +206,4 @@ internal sealed partial class JobAttempt(
 
     [LoggerMessage(4, LogLevel.Error, "Job {JobId}: attempt {Attempt} ended by a defect of the worker")]
     private partial void Defect(Guid jobId, int attempt, Exception exception);
-
-    [LoggerMessage(5, LogLevel.Warning, "The work folder {Folder} could not be removed")]
-    private partial void NotCleaned(string folder, Exception exception);
 }

@@ -24,7 +24,8 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
     private static readonly JsonSerializerOptions FilesJson = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
     /// <exception cref="TrainingException">Something that the spec names is gone.</exception>
-    public async Task<PreparedJob> PrepareAsync(JobLease lease, string work, ReportBuffer reports, CancellationToken cancellationToken)
+    public async Task<PreparedJob> PrepareAsync(
+        JobLease lease, string work, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
         var job = await db.Jobs.AsNoTracking().SingleAsync(j => j.Id == lease.JobId, cancellationToken);
@@ -38,16 +39,16 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         var model = await FindModelAsync(db, lease.ProjectId, spec.Model, cancellationToken);
         var local = spec with
         {
-            Model = await ModelFolderAsync(model, reports, cancellationToken),
+            Model = await ModelFolderAsync(model, reports, use, cancellationToken),
             Data = spec.Data with
             {
-                Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", cancellationToken),
+                Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", use, cancellationToken),
                 Validation = spec.Data.Validation is { } validation
-                    ? await FileAsync(db, lease.ProjectId, validation, "data.validation", cancellationToken)
+                    ? await FileAsync(db, lease.ProjectId, validation, "data.validation", use, cancellationToken)
                     : null,
             },
             Adapter = spec.Adapter.From is { } from
-                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, cancellationToken) }
+                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, use, cancellationToken) }
                 : spec.Adapter,
         };
         var resumedFrom = await restore.RunAsync(db, lease.JobId, work, cancellationToken);
@@ -63,21 +64,25 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
     }
 
     /// <summary>A registered folder is used where it lies; stored files come through the cache, and weights on the hub from there.</summary>
-    private Task<string> ModelFolderAsync(BaseModel model, ReportBuffer reports, CancellationToken cancellationToken) => model.Source switch
+    private Task<string> ModelFolderAsync(
+        BaseModel model, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken) => model.Source switch
     {
         ModelSource.LocalPath when Directory.Exists(model.Location) => Task.FromResult(model.Location),
         ModelSource.LocalPath => throw TrainingException.InvalidData(
             $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
-        ModelSource.Stored => cache.FolderAsync(
-            [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+        ModelSource.Stored => use.OfAsync(
+            () => cache.FolderAsync(
+                [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+                cancellationToken),
             cancellationToken),
-        ModelSource.Hub => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken),
+        ModelSource.Hub => use.OfAsync(
+            () => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken), cancellationToken),
     };
 
     private static List<ModelFileEntry> FilesOf(BaseModel model) => JsonSerializer.Deserialize<List<ModelFileEntry>>(model.FilesJson, FilesJson)!;
 
     private async Task<string> FileAsync(
-        AppDbContext db, Guid project, string name, string param, CancellationToken cancellationToken)
+        AppDbContext db, Guid project, string name, string param, CacheUse use, CancellationToken cancellationToken)
     {
         var file = PublicId.TryParse(PublicId.File, name, out var id)
             ? await db.Files.AsNoTracking().SingleOrDefaultAsync(f => f.Id == id && f.ProjectId == project, cancellationToken)
@@ -88,7 +93,9 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         }
 
         var local = LocalName(file);
-        return Path.Combine(await cache.FolderAsync([new CachedFile(local, file.StorageKey, file.Sha256)], cancellationToken), local);
+        var folder = await use.OfAsync(
+            () => cache.FolderAsync([new CachedFile(local, file.StorageKey, file.Sha256)], cancellationToken), cancellationToken);
+        return Path.Combine(folder, local);
     }
 
     /// <summary>The file's own name, since its ending tells the container; without anything that a file system could misread.</summary>
@@ -99,7 +106,8 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
     }
 
     /// <summary>The saved weights of an earlier job, by the name of its model or by its id.</summary>
-    private async Task<string> ResultFolderAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)
+    private async Task<string> ResultFolderAsync(
+        AppDbContext db, Guid project, string name, CacheUse use, CancellationToken cancellationToken)
     {
         var isId = PublicId.TryParse(PublicId.Job, name, out var id);
         var job = await db.Jobs.AsNoTracking().SingleOrDefaultAsync(
@@ -114,7 +122,9 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
             throw TrainingException.InvalidSpec($"There is no fine-tuned model '{name}' any more.", "adapter.from");
         }
 
-        return await cache.FolderAsync(
-            [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken);
+        return await use.OfAsync(
+            () => cache.FolderAsync(
+                [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken),
+            cancellationToken);
     }
 }

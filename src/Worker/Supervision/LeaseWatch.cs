@@ -1,3 +1,4 @@
+using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Logging;
 using TrainingService.Infrastructure.Data;
 using TrainingService.Infrastructure.Jobs;
@@ -91,10 +92,22 @@ internal sealed partial class LeaseWatch(
     {
         while ((_unsent ??= reports.Take()) is { } batch)
         {
-            await lease.ReportAsync(batch, CancellationToken.None);
+            try
+            {
+                await lease.ReportAsync(batch, CancellationToken.None);
+            }
+            catch (DbUpdateException e) when (!DatabaseFailure.MayPass(e))
+            {
+                // No later try would be taken either, and nothing behind it may wait for it.
+                Refused(lease.JobId, e);
+            }
+
             _unsent = null;
         }
     }
+
+    [LoggerMessage(41, LogLevel.Error, "Job {JobId}: the database refused a batch of reports for good; it is left out")]
+    private partial void Refused(Guid jobId, Exception exception);
 
     [LoggerMessage(40, LogLevel.Warning, "Job {JobId}: the database does not answer; the training goes on")]
     private partial void Away(Guid jobId, Exception exception);

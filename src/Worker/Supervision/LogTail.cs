@@ -5,29 +5,29 @@ namespace TrainingService.Worker.Supervision;
 /// <summary>Everything a training process writes to its log goes to a file; the last lines stay in memory for its owner.</summary>
 internal sealed class LogTail : IDisposable
 {
+    /// <summary>A log beyond this size helps nobody, and would fill the disk.</summary>
+    public const long LargestFile = 64L << 20;
+
     private const int KeptLines = 50;
     private const int LongestLine = 2000;
 
     private readonly Lock _gate = new();
     private readonly Queue<string> _lines = new();
-    private readonly StreamWriter _file;
+    private FileStream? _file;
 
+    /// <exception cref="IOException">The file cannot be made.</exception>
     public LogTail(string path)
     {
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-        _file = new StreamWriter(path, append: true, new UTF8Encoding(false)) { NewLine = "\n", AutoFlush = true };
+        _file = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0);
     }
 
     public void Add(string line)
     {
         lock (_gate)
         {
-            _file.WriteLine(line);
-            _lines.Enqueue(line.Length > LongestLine ? line[..LongestLine] : line);
-            if (_lines.Count > KeptLines)
-            {
-                _lines.Dequeue();
-            }
+            Write(line);
+            Keep(line);
         }
     }
 
@@ -40,5 +40,44 @@ internal sealed class LogTail : IDisposable
         }
     }
 
-    public void Dispose() => _file.Dispose();
+    public void Dispose() => _file?.Dispose();
+
+    private void Write(string line)
+    {
+        if (_file is null)
+        {
+            return;
+        }
+
+        try
+        {
+            var full = _file.Position >= LargestFile;
+            _file.Write(Encoding.UTF8.GetBytes(full ? "The log is too long; the rest is left out.\n" : line + "\n"));
+            if (full)
+            {
+                Close();
+            }
+        }
+        catch (IOException e)
+        {
+            // A full disk ends the log, and not the training; its last lines go on in memory.
+            Keep($"The log file ends here: {e.Message}");
+            Close();
+        }
+    }
+
+    private void Keep(string line)
+    {
+        _lines.Enqueue(line.Length > LongestLine ? line[..LongestLine] : line);
+        if (_lines.Count > KeptLines)
+        {
+            _lines.Dequeue();
+        }
+    }
+
+    private void Close()
+    {
+        _file?.Dispose();
+        _file = null;
+    }
 }

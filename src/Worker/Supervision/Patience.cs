@@ -9,7 +9,7 @@ internal static partial class Patience
 {
     /// <summary>Whether a failure of the database or of the artifact store may be over later.</summary>
     public static bool MayPass(Exception failure) =>
-        failure is ArtifactStoreException || DiskFull.Is(failure) || DatabaseFailure.MayPass(failure);
+        failure is ArtifactStoreException || DatabaseFailure.MayPass(failure);
 
     /// <summary>Writes to the database, and tries again with growing pauses while it is away, for ten minutes at most.</summary>
     public static Task PersistAsync(Func<Task> write, TimeProvider clock, ILogger logger, CancellationToken cancellationToken) =>

@@ -109,7 +109,16 @@ internal sealed class TrainingProcess : IDisposable
 
     public void Kill() => _process.Kill(entireProcessTree: true);
 
-    public void Dispose() => _process.Dispose();
+    /// <summary>Ends the process, should it still run: its supervisor has met a failure of its own.</summary>
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+        {
+            Kill();
+        }
+
+        _process.Dispose();
+    }
 
     /// <summary>A report; null for a line that is none, such as what a native library prints.</summary>
     private static Report? Parse(string line)

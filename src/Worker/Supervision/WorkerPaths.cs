@@ -29,8 +29,11 @@ internal sealed class WorkerPaths(IOptions<WorkerOptions> worker, IOptions<Servi
 
     public string Cache => Path.Combine(Root, "cache");
 
+    /// <summary>Folder of the work folders.</summary>
+    public string Attempts => Path.Combine(Root, "jobs");
+
     /// <summary>The work folder of one attempt.</summary>
-    public string Attempt(Guid job, int attempt) => Path.Combine(Root, "jobs", $"{job:N}-{attempt}");
+    public string Attempt(Guid job, int attempt) => Path.Combine(Attempts, $"{job:N}-{attempt}");
 
     private static string RootOf(WorkerOptions worker, ServiceOptions service) =>
         Path.GetFullPath(worker.WorkFolder ?? Path.Combine(service.DataPath, "worker"));

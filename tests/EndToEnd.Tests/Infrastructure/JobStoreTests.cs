@@ -300,6 +300,44 @@ public abstract class JobStoreTests(ServiceProfile profile)
     }
 
     [Fact]
+    public async Task A_job_without_progress_is_marked_once_then_gets_another_attempt_and_at_last_fails()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        async Task<int> Check(int warn, int end, int maxFailures = 5) => await service.Jobs.CheckProgressAsync(
+            TimeSpan.FromMinutes(warn), TimeSpan.FromMinutes(end), maxFailures, TimeSpan.Zero, Cancel);
+        Assert.Equal(0, await Check(10, 20));
+        Assert.Null((await service.ReadAsync(id)).StalledSince);
+
+        await Silence(15);
+        Assert.Equal((0, 0), (await Check(10, 20), await Check(10, 20)));
+        Assert.NotNull((await service.ReadAsync(id)).StalledSince);
+        await using var db = await service.OpenAsync();
+        Assert.Equal(1, await db.Events.CountAsync(e => e.Level == EventLevel.Warn, Cancel));
+        await lease.ReportAsync(new ProgressBatch(), Cancel);
+        Assert.Null((await service.ReadAsync(id)).StalledSince);
+
+        await Silence(25);
+        Assert.Equal(1, await Check(10, 20));
+        await Assert.ThrowsAsync<LeaseLostException>(() => lease.ReportAsync(new ProgressBatch(), Cancel));
+        var job = await service.ReadAsync(id);
+        Assert.Equal((JobStatus.Queued, 1, 0, null), (job.Status, job.FailureCount, job.RecoveryCount, job.StalledSince));
+
+        Assert.NotNull(await service.Jobs.ClaimAsync("worker-2", Lease, Cancel));
+        await Silence(25);
+        Assert.Equal(1, await Check(10, 20, maxFailures: 1));
+        Assert.Equal((JobStatus.Failed, FailureCodes.Internal), ((await service.ReadAsync(id)).Status, (await service.ReadAsync(id)).Failure!.Code));
+
+        async Task Silence(int minutes)
+        {
+            var at = TimeProvider.System.GetUtcNow().AddMinutes(-minutes);
+            await using var context = await service.OpenAsync();
+            await context.Jobs.Where(j => j.Id == id).ExecuteUpdateAsync(set => set.SetProperty(j => j.LastProgressAt, at), Cancel);
+        }
+    }
+
+    [Fact]
     public async Task The_same_batch_is_stored_once()
     {
         await using var service = await TestService.CreateAsync(profile);

@@ -27,6 +27,7 @@ public abstract class SupervisedWorker : IAsyncDisposable
         echo weights > $work/adapter/adapter_model.safetensors
         echo '{"step":1}' > $work/metrics/metrics.jsonl
         echo 'step,train_loss' > $work/metrics/results.csv
+        echo 'step,epoch,rows' > $work/metrics/data_order.csv
         cp $work/adapter/adapter_model.safetensors $work/checkpoints/step-000001/adapter/
         cp $work/metrics/* $work/checkpoints/step-000001/before/
         list() { (cd $1; printf '{"files":['; sep=; find . -type f ! -name manifest.json ! -name '.*' ! -path './logs/*' | sed 's|^\./||' | sort | while read f; do

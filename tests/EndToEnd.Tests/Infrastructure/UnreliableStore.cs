@@ -18,13 +18,12 @@ internal sealed class UnreliableStore(string folder) : IArtifactStore
     /// <summary>Ends when a write hangs.</summary>
     public Task Hangs => _hangs.Task;
 
-    /// <summary>Called when a write begins.</summary>
-    public Action<string> Writing { get; set; } = _ => { };
+    /// <summary>Called when a read begins.</summary>
+    public Func<string, int> Reading { get; set; } = _ => 0;
 
     public async Task<StoredObject> PutAsync(string key, Stream content, string contentType, CancellationToken cancellationToken)
     {
         ThrowIfAway();
-        Writing(key);
         if (Hanging(key))
         {
             _hangs.TrySetResult();
@@ -37,6 +36,7 @@ internal sealed class UnreliableStore(string folder) : IArtifactStore
     public Task<Stream?> OpenReadAsync(string key, (long First, long Last)? range, CancellationToken cancellationToken)
     {
         ThrowIfAway();
+        Reading(key);
         return _inner.OpenReadAsync(key, range, cancellationToken);
     }
 
