@@ -1,5 +1,7 @@
 using System.Text;
 using System.Text.Json.Nodes;
+using TrainingService.Domain;
+using TrainingService.Infrastructure.Jobs;
 
 namespace TrainingService.Api.Tests;
 
@@ -185,6 +187,50 @@ public abstract class JobTests(ApiService service) : ApiTests(service)
         AssertError(await Post($"/v1/jobs/{id}/resume"), 409, "job.invalid_transition");
         AssertError(await Post($"/v1/jobs/{id}/cancel"), 409, "job.invalid_transition");
         Assert.NotEmpty((await Get("/v1/jobs?status=cancelled")).Body["data"]!.AsArray());
+    }
+
+    [Fact]
+    public async Task A_running_job_is_asked_to_pause_and_the_request_can_be_withdrawn()
+    {
+        var id = await CreateJob();
+        var key = PublicId.TryParse(PublicId.Job, id, out var parsed) ? parsed : throw new InvalidOperationException(id);
+        await using (var db = await Service.OpenAsync())
+        {
+            await db.ChangeJobAsync(job => job.Id == key, (job, now) => job.Start("worker", TimeSpan.FromMinutes(9), now), Cancellation);
+        }
+
+
+        var (_, asked) = await Post($"/v1/jobs/{id}/pause");
+        Assert.Equal("running", (string?)asked["status"]);
+        Assert.NotNull(asked["pause_requested_at"]);
+        Assert.NotNull((await Get($"/v1/fine_tuning/jobs/{id}")).Body["pause_requested_at"]);
+
+        Assert.Null((await Post($"/v1/fine_tuning/jobs/{id}/resume")).Body["pause_requested_at"]);
+        AssertError(await Post($"/v1/jobs/{id}/resume"), 409, "job.invalid_transition");
+        await Post($"/v1/fine_tuning/jobs/{id}/pause");
+        Assert.Equal("cancelling", (string?)(await Post($"/v1/jobs/{id}/cancel")).Body["status"]);
+        AssertError(await Post($"/v1/jobs/{id}/pause"), 409, "job.invalid_transition");
+    }
+
+    [Fact]
+    public async Task A_limit_on_the_running_time_is_taken_in_both_dialects_and_kept_in_its_range()
+    {
+        var spec = await Spec();
+        spec["max_run_seconds"] = 3600;
+        var id = await CreateJob(spec);
+        Assert.Equal(3600, (int)(await Get($"/v1/jobs/{id}")).Body["max_run_seconds"]!);
+        var compatible = new JsonObject
+        {
+            ["model"] = (string?)spec["model"],
+            ["training_file"] = (string?)spec["data"]!["train"],
+            ["max_run_seconds"] = 60,
+        };
+        Assert.Equal(60, (int)(await Post("/v1/fine_tuning/jobs", compatible)).Body["max_run_seconds"]!);
+        foreach (var wrong in new JsonNode[] { 0, -1, 1.5, "60", 31_536_001, 1e300 })
+        {
+            spec["max_run_seconds"] = wrong;
+            AssertError(await Post("/v1/jobs", spec), 400, "out_of_range", "max_run_seconds");
+        }
     }
 
     [Fact]
