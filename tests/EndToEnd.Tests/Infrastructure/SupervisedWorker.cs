@@ -172,7 +172,8 @@ public abstract class SupervisedWorker : IAsyncDisposable
             }
 
             Assert.True(
-                TimeProvider.System.GetElapsedTime(start) < TimeSpan.FromSeconds(40), $"Still {job.Status}/{job.Phase}: {job.Failure?.Message}");
+                TimeProvider.System.GetElapsedTime(start) < TimeSpan.FromSeconds(90),
+                $"Still {job.Status}/{job.Phase}, attempt {job.Attempt}, {job.FailureCount} failures: {job.Failure?.Message}");
             await Task.Delay(50, Cancel);
         }
     }
