@@ -10,11 +10,20 @@ namespace TrainingService.Api.Models;
 /// </summary>
 internal sealed class ModelArchive(string folder, long largestBytes, int mostFiles)
 {
+    private const long FreeBytes = 64L << 20;
+    private const long MaxRatio = 200;   // weights hardly shrink, and texts some five times
+
+    /// <summary>Longest entry of a zip archive's directory: its fixed part, and a name, extra fields and a comment of usual lengths.</summary>
+    private const long DirectoryEntryBytes = 2048;
+
+    private readonly ArchiveNames _names = new(folder);
+    private long _largest;
     private long _bytes;
-    private int _files;
+    private int _entries;
 
     public async Task UnpackAsync(string fileName, Stream content, CancellationToken cancellationToken)
     {
+        _largest = largestBytes;
         try
         {
             if (fileName.EndsWith(".zip", StringComparison.OrdinalIgnoreCase))
@@ -27,17 +36,18 @@ internal sealed class ModelArchive(string folder, long largestBytes, int mostFil
             }
             else if (fileName.EndsWith(".tar.gz", StringComparison.OrdinalIgnoreCase) || fileName.EndsWith(".tgz", StringComparison.OrdinalIgnoreCase))
             {
-                await using var plain = new GZipStream(content, CompressionMode.Decompress, leaveOpen: true);
-                await UnpackTar(plain, cancellationToken);
+                var packed = new CountingStream(content);
+                await using var plain = new GZipStream(packed, CompressionMode.Decompress, leaveOpen: true);
+                await UnpackTar(new RatioStream(plain, packed, FreeBytes, MaxRatio), cancellationToken);
             }
             else
             {
                 throw Refuse($"'{fileName}' is not an archive that is known here; send .tar, .tar.gz or .zip");
             }
         }
-        catch (Exception broken) when (broken is InvalidDataException or EndOfStreamException or FormatException)
+        catch (Exception broken) when (broken is InvalidDataException or EndOfStreamException or FormatException or NotSupportedException or OverflowException)
         {
-            throw Refuse($"'{fileName}' cannot be unpacked: {broken.Message.TrimEnd('.')}");
+            throw Refuse($"'{ArchiveNames.Shown(fileName)}' cannot be unpacked: {broken.Message.TrimEnd('.')}");
         }
     }
 
@@ -48,13 +58,14 @@ internal sealed class ModelArchive(string folder, long largestBytes, int mostFil
         return !File.Exists(Path.Combine(folder, "config.json")) && inner.Length == 1 ? inner[0] : folder;
     }
 
-    private static RequestException Refuse(string why) => RequestException.Invalid("invalid_archive", why + ".", "file");
+    public static RequestException Refuse(string why) => RequestException.Invalid("invalid_archive", why + ".", "file");
 
     private async Task UnpackTar(Stream content, CancellationToken cancellationToken)
     {
-        await using var reader = new TarReader(content, leaveOpen: true);
+        await using var reader = new TarReader(new TarHeaders(content), leaveOpen: true);
         while (await reader.GetNextEntryAsync(copyData: false, cancellationToken) is { } entry)
         {
+            CountEntry();
             switch (entry.EntryType)
             {
                 case TarEntryType.Directory or TarEntryType.GlobalExtendedAttributes:
@@ -63,7 +74,7 @@ internal sealed class ModelArchive(string folder, long largestBytes, int mostFil
                     await Write(entry.Name, entry.DataStream ?? Stream.Null, cancellationToken);
                     break;
                 default:
-                    throw Refuse($"The archive's entry '{entry.Name}' is a {entry.EntryType}; only plain files and folders are accepted");
+                    throw Refuse($"The archive's entry '{ArchiveNames.Shown(entry.Name)}' is a {entry.EntryType}; only plain files and folders are accepted");
             }
         }
     }
@@ -76,14 +87,22 @@ internal sealed class ModelArchive(string folder, long largestBytes, int mostFil
         {
             await using var file = new FileStream(packed, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, 1 << 16, useAsync: true);
             await new LimitedStream(content, largestBytes, "file").CopyToAsync(file, cancellationToken);
+            if (await ZipDirectory.LengthAsync(file, cancellationToken) > mostFiles * DirectoryEntryBytes)
+            {
+                throw Refuse($"The archive holds more than {mostFiles} files, or names and comments without end");
+            }
+
+            _largest = Math.Min(largestBytes, Math.Max(FreeBytes, MaxRatio * file.Length));
             file.Position = 0;
             await using var zip = await ZipArchive.CreateAsync(file, ZipArchiveMode.Read, leaveOpen: true, null, cancellationToken);
             foreach (var entry in zip.Entries)
             {
-                const int unixLink = 0xA000;
-                if (((entry.ExternalAttributes >> 16) & 0xF000) == unixLink)
+                const int plainFile = 0x8000;
+                const int folderEntry = 0x4000;
+                CountEntry();
+                if (((entry.ExternalAttributes >> 16) & 0xF000) is not (0 or plainFile or folderEntry))
                 {
-                    throw Refuse($"The archive's entry '{entry.FullName}' is a link; only plain files and folders are accepted");
+                    throw Refuse($"The archive's entry '{ArchiveNames.Shown(entry.FullName)}' is a link or a device; only plain files and folders are accepted");
                 }
 
                 if (!entry.FullName.EndsWith('/'))
@@ -101,33 +120,19 @@ internal sealed class ModelArchive(string folder, long largestBytes, int mostFil
 
     private async Task Write(string name, Stream data, CancellationToken cancellationToken)
     {
-        var target = PathOf(name);
-        if (++_files > mostFiles)
-        {
-            throw Refuse($"The archive holds more than {mostFiles} files");
-        }
-
+        var target = _names.PlaceOf(name);
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
-        if (File.Exists(target))
-        {
-            throw Refuse($"The archive holds '{name}' twice");
-        }
-
         var before = _bytes;
         await using var file = new FileStream(target, FileMode.CreateNew, FileAccess.Write, FileShare.None, 1 << 16, useAsync: true);
-        await new LimitedStream(data, largestBytes - before, "file").CopyToAsync(file, cancellationToken);
+        await new LimitedStream(data, _largest - before, "file").CopyToAsync(file, cancellationToken);
         _bytes = before + file.Length;
     }
 
-    private string PathOf(string name)
+    private void CountEntry()
     {
-        var parts = name.Split('/').Where(part => part is not ("" or ".")).ToArray();
-        if (parts.Length == 0 || name.StartsWith('/') || name.Contains('\\') || name.Contains(':') || name.Any(char.IsControl)
-            || parts.Contains("..") || name.Length > 500)
+        if (++_entries > mostFiles)
         {
-            throw Refuse($"The archive's entry '{name}' would leave the model's folder");
+            throw Refuse($"The archive holds more than {mostFiles} files");
         }
-
-        return Path.Combine([folder, .. parts]);
     }
 }

@@ -162,7 +162,8 @@ internal sealed class ModelRegistration(
 
     private async Task CheckNameAsync(Caller caller, string name, CancellationToken cancellationToken)
     {
-        var isPlain = name.Length is > 0 and <= LongestName && name.All(letter => char.IsAsciiLetterOrDigit(letter) || "-_./".Contains(letter, StringComparison.Ordinal));
+        // Such parts of a path vanish from a URL on its way, so the model could not be asked for.
+        var isPlain = name.Length is > 0 and <= LongestName && !name.Split('/').Any(part => part is "" or "." or "..") && name.All(letter => char.IsAsciiLetterOrDigit(letter) || "-_./".Contains(letter, StringComparison.Ordinal));
         if (!isPlain || name.StartsWith(PublicId.Model, StringComparison.Ordinal))
         {
             throw RequestException.Invalid(
@@ -177,7 +178,7 @@ internal sealed class ModelRegistration(
 
     private string FolderOf(string path)
     {
-        if (!Path.IsPathFullyQualified(path))
+        if (path.Contains('\0', StringComparison.Ordinal) || !Path.IsPathFullyQualified(path))
         {
             throw RequestException.Invalid("invalid_path", "path must be the full path of a folder on the service's machine.", "path");
         }
@@ -191,14 +192,51 @@ internal sealed class ModelRegistration(
                 "path_not_allowed", "path is not below a folder from which models may be registered (setting Models:Roots); upload an archive instead.", "path");
         }
 
-        return Directory.Exists(folder)
+        if (!Directory.Exists(folder))
+        {
+            throw RequestException.Invalid("unknown_path", $"There is no folder '{path}' on the service's machine.", "path");
+        }
+
+        // Caches of models hold links to files beside the folder, which is fine as long as those are below a root too.
+        var outside = mayBeAnywhere ? null : Directory.EnumerateFileSystemEntries(folder)
+            .FirstOrDefault(entry => !roots.Any(root => IsBelow(Resolve(entry), Resolve(Path.GetFullPath(root)))));
+        return outside is null
             ? folder
-            : throw RequestException.Invalid("unknown_path", $"There is no folder '{path}' on the service's machine.", "path");
+            : throw RequestException.Invalid(
+                "path_not_allowed", $"'{Path.GetFileName(outside)}' is a link that leaves the folders from which models may be registered (setting Models:Roots).", "path");
     }
 
-    /// <summary>The folder behind a link, so that a link below a root leads nowhere else.</summary>
-    private static string Resolve(string folder) =>
-        Directory.Exists(folder) ? Directory.ResolveLinkTarget(folder, returnFinalTarget: true)?.FullName ?? folder : folder;
+    /// <summary>The place behind every link on the way, so that a link below a root leads nowhere else.</summary>
+    private static string Resolve(string path)
+    {
+        const int mostLinks = 40;   // as Linux has it
+        var root = Path.GetPathRoot(path)!;
+        var place = root;
+        var parts = new Stack<string>(path.Split(Path.DirectorySeparatorChar, StringSplitOptions.RemoveEmptyEntries).Reverse());
+        var links = 0;
+        while (parts.TryPop(out var part))
+        {
+            var next = Path.GetFullPath(Path.Combine(place, part));
+            if (new FileInfo(next).LinkTarget is not { } target)
+            {
+                place = next;
+                continue;
+            }
+
+            if (++links > mostLinks)
+            {
+                throw RequestException.Invalid("invalid_path", "path leads through links without end.", "path");
+            }
+
+            place = Path.IsPathRooted(target) ? root : place;
+            foreach (var step in target.Split(Path.DirectorySeparatorChar, StringSplitOptions.RemoveEmptyEntries).Reverse())
+            {
+                parts.Push(step);
+            }
+        }
+
+        return place;
+    }
 
     private static bool IsBelow(string folder, string root) =>
         folder == root || folder.StartsWith(Path.TrimEndingDirectorySeparator(root) + Path.DirectorySeparatorChar, StringComparison.Ordinal);
