@@ -24,8 +24,7 @@ internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> 
         Directory.CreateDirectory(folder);
         try
         {
-            // The name's ending tells the container.
-            var path = Path.Combine(folder, "data-" + file.FileName);
+            var path = Path.Combine(folder, "data" + EndingOf(file.FileName));
             await CopyAsync(file.StorageKey, path, cancellationToken);
             var tokenizer = model is null ? null : await TokenizerOf(model, folder, cancellationToken);
             int? vocabulary = model is null ? null : ModelConfig.Parse(model.ConfigJson).VocabularySize;
@@ -36,6 +35,15 @@ internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> 
         {
             Directory.Delete(folder, recursive: true);
         }
+    }
+
+    /// <summary>The end of the name, which tells the container; the rest of it may be longer than a file system takes.</summary>
+    private static string EndingOf(string name)
+    {
+        const int longest = 20;
+        var first = Path.GetExtension(name);
+        var ending = first.Equals(".gz", StringComparison.OrdinalIgnoreCase) ? Path.GetExtension(name[..^first.Length]) + first : first;
+        return ending.Length <= longest ? ending : "";
     }
 
     /// <summary>The model's tokenizer; null when it has none, and then only rows of token ids can be trained on.</summary>

@@ -136,7 +136,7 @@ internal sealed class FineTuningRequest
         }
 
         var clientPath = $"{path}.{name}";
-        if (value.ValueKind != JsonValueKind.Number || !value.TryGetDouble(out var number) || !(number > 0) || (whole && number != Math.Floor(number)))
+        if (value.ValueKind != JsonValueKind.Number || !value.TryGetDouble(out var number) || !(number > 0) || !double.IsFinite(number) || (whole && number != Math.Floor(number)))
         {
             Refuse("invalid_value", $"{clientPath} must be \"auto\" or a {(whole ? "whole " : "")}number above zero, and is {value.GetRawText()}.", clientPath);
             return;

@@ -18,8 +18,14 @@ internal sealed record ErrorDetail(string Message, string Type, string? Param, s
     public const string InvalidRequest = "invalid_request_error";
     public const string ServerError = "server_error";
 
+    private const int LongestMessage = 4000;
+    private const int LongestParam = 500;
+
     public static ErrorDetail Invalid(string code, string message, string? param = null) =>
-        new(message, InvalidRequest, param, code);
+        new(Shorten(message, LongestMessage), InvalidRequest, param is null ? null : Shorten(param, LongestParam), code);
+
+    /// <summary>Names and values of a request stand in messages about it.</summary>
+    private static string Shorten(string text, int most) => text.Length <= most ? text : text[..most] + "…";
 }
 
 /// <summary>A request that cannot be answered, thrown where a typed result would have to travel through several callers.</summary>

@@ -1,5 +1,8 @@
+using System.Data.Common;
+using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Diagnostics;
+using Microsoft.EntityFrameworkCore;
 using TrainingService.Domain;
 using TrainingService.Training;
 
@@ -23,6 +26,8 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
             TrainingException { Code: FailureCode.InvalidData or FailureCode.InvalidSpec } invalid =>
                 ErrorResult.Invalid(Wire.Name(invalid.Code), invalid.Message, invalid.Param),
             BadHttpRequestException bad => ErrorResult.Of(bad.StatusCode, Describe(bad)),
+            _ when IsBrokenText(exception) => ErrorResult.Invalid(
+                "invalid_text", "The request holds text that cannot be kept: half of a character (such as \\ud800 alone), a NUL, or bytes that are no UTF-8."),
             _ => Outage.ResultFor(exception),
         };
         if (result is null)
@@ -37,6 +42,18 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
         await result.ExecuteAsync(httpContext);
         return true;
     }
+
+    /// <summary>
+    /// Whether the cause is a text that is no Unicode, or that the database cannot hold. The reader of JSON notices the one when the text is
+    /// asked for, wherever that is; PostgreSQL the other when it gets it (22021 and, within JSON, 22P05).
+    /// </summary>
+    private static bool IsBrokenText(Exception exception) => exception switch
+    {
+        InvalidOperationException { Source: { } source } => source.StartsWith("System.Text.Json", StringComparison.Ordinal),
+        EncoderFallbackException or DbException { SqlState: "22021" or "22P05" } => true,
+        DbUpdateException or JsonException when exception.InnerException is { } inner => IsBrokenText(inner),
+        _ => false,
+    };
 
     /// <summary>Gives an answer without a body, such as the router's 404 and 405, the envelope.</summary>
     public static Task WriteEmptyStatus(StatusCodeContext context)

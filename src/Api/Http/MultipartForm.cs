@@ -9,6 +9,7 @@ internal static class MultipartForm
 {
     private const int LongestField = 64 * 1024;
     private const int MostFields = 100;
+    private const int LongestName = 255;
 
     /// <param name="largestBody">Bytes that the whole body may have.</param>
     /// <param name="onFile">Consumes one file: name of the field, name of the file, content.</param>
@@ -82,11 +83,17 @@ internal static class MultipartForm
     private static string? Unquote(Microsoft.Extensions.Primitives.StringSegment value) =>
         value.HasValue ? HeaderUtilities.RemoveQuotes(value).ToString() : null;
 
-    /// <summary>The last part of a path of any system, without control characters.</summary>
+    /// <summary>Characters that make "txt.exe" look like "exe.txt".</summary>
+    private static bool TurnsDirection(char letter) =>
+        letter is '\u200E' or '\u200F' or '\u061C' or (>= '\u202A' and <= '\u202E') or (>= '\u2066' and <= '\u2069');
+
+    /// <summary>The last part of a path of any system, without control characters and those that turn the direction of a text.</summary>
     private static string SafeName(string name)
     {
         var last = name[(name.LastIndexOfAny(['/', '\\']) + 1)..];
-        var printable = new string([.. last.Where(letter => !char.IsControl(letter))]).Trim();
-        return printable is "" or "." or ".." ? "file" : printable.Length <= 255 ? printable : printable[^255..];
+        var printable = new string([.. last.Where(letter => !char.IsControl(letter) && !TurnsDirection(letter))]).Trim();
+        var cut = printable.Length <= LongestName ? printable : printable[^LongestName..];
+        var whole = cut.Length > 0 && char.IsLowSurrogate(cut[0]) ? cut[1..] : cut;
+        return whole is "" or "." or ".." ? "file" : whole;
     }
 }
