@@ -1,6 +1,8 @@
 using Hangfire;
+using Hangfire.AspNetCore;
 using Hangfire.InMemory;
 using Hangfire.PostgreSql;
+using Hangfire.PostgreSql.Factories;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
@@ -63,10 +65,7 @@ public static class InfrastructureServices
         var connection = $"Data Source={Path.Combine(options.DataPath, "service.db")};Foreign Keys=True;Default Timeout=30";
         services.AddDatabase<SqliteDbContext>(db => db.UseSqlite(connection));
         services.AddSingleton<IArtifactStore>(_ => new FolderArtifactStore(Path.Combine(options.DataPath, "artifacts")));
-        services.AddHangfire(hangfire => Courier(hangfire).UseInMemoryStorage(new InMemoryStorageOptions
-        {
-            MaxExpirationTime = TimeSpan.FromHours(1),
-        }));
+        services.AddCourier(() => new InMemoryStorage(new InMemoryStorageOptions { MaxExpirationTime = TimeSpan.FromHours(1) }));
         services.AddHostedService<EmbeddedStart>();
     }
 
@@ -82,23 +81,36 @@ public static class InfrastructureServices
         services.AddSingleton<IArtifactStore, S3ArtifactStore>();
 
         // Both arguments: without the second one every setting stays at its default, and a long run starts a second time.
-        services.AddHangfire(hangfire => Courier(hangfire).UsePostgreSqlStorage(
-            storage => storage.UseNpgsqlConnection(new NpgsqlConnectionStringBuilder(connection) { Enlist = false }.ConnectionString),
-            new PostgreSqlStorageOptions
-            {
-                UseSlidingInvisibilityTimeout = true,
-                InvisibilityTimeout = TimeSpan.FromMinutes(10),
-                QueuePollInterval = TimeSpan.FromSeconds(2),
-                EnableTransactionScopeEnlistment = false,
-                AllowDegradedModeWithoutStorage = false,
-                PrepareSchemaIfNecessary = false,
-            }));
+        var options = new PostgreSqlStorageOptions
+        {
+            UseSlidingInvisibilityTimeout = true,
+            InvisibilityTimeout = TimeSpan.FromMinutes(10),
+            QueuePollInterval = TimeSpan.FromSeconds(2),
+            EnableTransactionScopeEnlistment = false,
+            AllowDegradedModeWithoutStorage = false,
+            PrepareSchemaIfNecessary = false,
+        };
+        services.AddCourier(() => new PostgreSqlStorage(
+            new NpgsqlConnectionFactory(new NpgsqlConnectionStringBuilder(connection) { Enlist = false }.ConnectionString, options), options));
     }
 
-    private static IGlobalConfiguration Courier(IGlobalConfiguration hangfire) => hangfire
-        .SetDataCompatibilityLevel(CompatibilityLevel.Version_180)
-        .UseSimpleAssemblyNameTypeSerializer()
-        .UseRecommendedSerializerSettings();
+    /// <summary>
+    /// Hangfire keeps the storage and the activator that were configured last in static fields, and hands those out unless a host has its
+    /// own: two hosts of one process would run each other's jobs, and not wait for their own when they stop.
+    /// </summary>
+    private static void AddCourier(this IServiceCollection services, Func<JobStorage> storage)
+    {
+        services.AddSingleton(provider =>
+        {
+            provider.GetRequiredService<IGlobalConfiguration>();   // its settings hold for whatever the storage serializes
+            return storage();
+        });
+        services.AddSingleton<JobActivator>(provider => new AspNetCoreJobActivator(provider.GetRequiredService<IServiceScopeFactory>()));
+        services.AddHangfire(hangfire => hangfire
+            .SetDataCompatibilityLevel(CompatibilityLevel.Version_180)
+            .UseSimpleAssemblyNameTypeSerializer()
+            .UseRecommendedSerializerSettings());
+    }
 
     private static void AddDatabase<T>(this IServiceCollection services, Action<DbContextOptionsBuilder> configure)
         where T : AppDbContext
