@@ -29,7 +29,7 @@ internal sealed class TestService : IAsyncDisposable
 
     public JobStore Jobs => Services.GetRequiredService<JobStore>();
 
-    public static async Task<TestService> CreateAsync(ServiceProfile profile)
+    public static async Task<TestService> CreateAsync(ServiceProfile profile, params (string Name, string Value)[] more)
     {
         var server = profile == ServiceProfile.Production ? TestNeeds.Postgres : null;   // skips before anything is left behind
         var folder = Directory.CreateTempSubdirectory("training-service-").FullName;
@@ -44,6 +44,11 @@ internal sealed class TestService : IAsyncDisposable
             settings["S3:Endpoint"] = "unused";
             settings["S3:AccessKey"] = "unused";
             settings["S3:SecretKey"] = "unused";
+        }
+
+        foreach (var (name, value) in more)
+        {
+            settings[name] = value;
         }
 
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
