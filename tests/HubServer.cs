@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Net;
 using System.Security.Cryptography;
@@ -81,6 +82,7 @@ internal sealed class HubServer : IAsyncDisposable
 
     public static string Sha256(byte[] content) => Convert.ToHexStringLower(SHA256.HashData(content));
 
+    [SuppressMessage("Security", "CA5350", Justification = "Git names its files by SHA-1.")]
     public static string GitSha1(byte[] content) => Convert.ToHexStringLower(
         SHA1.HashData([.. Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"blob {content.Length}\0")), .. content]));
 

@@ -1,7 +1,6 @@
 using System.Text.Json;
 using TrainingService.Domain.Jobs;
 using TrainingService.Training;
-using TrainingService.Worker.Verbs;
 
 namespace TrainingService.Worker.Supervision;
 

@@ -64,20 +64,20 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
     }
 
     /// <summary>A registered folder is used where it lies; stored files come through the cache, and weights on the hub from there.</summary>
-    private Task<string> ModelFolderAsync(
-        BaseModel model, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken) => model.Source switch
-    {
-        ModelSource.LocalPath when Directory.Exists(model.Location) => Task.FromResult(model.Location),
-        ModelSource.LocalPath => throw TrainingException.InvalidData(
-            $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
-        ModelSource.Stored => use.OfAsync(
-            () => cache.FolderAsync(
-                [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+    private Task<string> ModelFolderAsync(BaseModel model, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken) =>
+        model.Source switch
+        {
+            ModelSource.LocalPath when Directory.Exists(model.Location) => Task.FromResult(model.Location),
+            ModelSource.LocalPath => throw TrainingException.InvalidData(
+                $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
+            ModelSource.Stored => use.OfAsync(
+                () => cache.FolderAsync(
+                    [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
+                    cancellationToken),
                 cancellationToken),
-            cancellationToken),
-        ModelSource.Hub => use.OfAsync(
-            () => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken), cancellationToken),
-    };
+            ModelSource.Hub => use.OfAsync(
+                () => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken), cancellationToken),
+        };
 
     private static List<ModelFileEntry> FilesOf(BaseModel model) => JsonSerializer.Deserialize<List<ModelFileEntry>>(model.FilesJson, FilesJson)!;
 

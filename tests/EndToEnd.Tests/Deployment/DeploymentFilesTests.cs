@@ -23,7 +23,7 @@ public sealed partial class DeploymentFilesTests
     {
         var known = SettingsCatalogue.Records.SelectMany(SettingsCatalogue.Of).Select(setting => setting.Variable).ToHashSet();
 
-        Assert.Empty(SettingName().Matches(Read(file)).Select(match => match.Value).Where(name => !known.Contains(name)));
+        Assert.All(SettingName().Matches(Read(file)), match => Assert.Contains(match.Value, known));
     }
 
     [Fact]
