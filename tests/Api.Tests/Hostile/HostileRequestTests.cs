@@ -33,7 +33,11 @@ public abstract class HostileRequestTests(ApiService service) : ApiTests(service
         spec["optimizer"] = JsonNode.Parse("""{"type": "adamw", "learning_rate": 1e-4, "betas": [0.9, 0.999]}""");
         var tuning = new JsonObject
         {
-            ["model"] = (string)spec["model"]!, ["training_file"] = file, ["suffix"] = "s", ["seed"] = 1, ["metadata"] = new JsonObject { ["k"] = "v" },
+            ["model"] = (string)spec["model"]!,
+            ["training_file"] = file,
+            ["suffix"] = "s",
+            ["seed"] = 1,
+            ["metadata"] = new JsonObject { ["k"] = "v" },
             ["hyperparameters"] = JsonNode.Parse("""{"n_epochs": 1, "batch_size": 1, "learning_rate_multiplier": 1}"""),
         };
         var checks = JsonNode.Parse("""{"model": "m", "max_length": 16, "columns": {"a": "b"}, "format": "text"}""")!.AsObject();
