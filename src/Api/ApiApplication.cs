@@ -7,6 +7,7 @@ using TrainingService.Api.Jobs;
 using TrainingService.Api.Methods;
 using TrainingService.Api.Models;
 using TrainingService.Api.OpenApi;
+using TrainingService.Api.Uploads;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Health;
 using TrainingService.Worker;
@@ -49,6 +50,7 @@ public static class ApiApplication
         services.AddScoped<ModelRegistration>();
         services.AddSingleton<HubModels>();
         services.AddScoped<FileReader>();
+        services.AddScoped<UploadCompletion>();
         services.AddApiDescription();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
@@ -78,6 +80,7 @@ public static class ApiApplication
         app.UseDefaultFiles();
         app.UseStaticFiles();
         app.MapFiles();
+        app.MapUploads();
         app.MapModels();
         app.MapJobs();
         app.MapFineTuning();

@@ -10,6 +10,8 @@ public static class PublicId
     public const string Event = "ftevent-";
     public const string Checkpoint = "ftckpt_";
     public const string Model = "mdl_";
+    public const string Upload = "upload_";
+    public const string UploadPart = "part_";
 
     public static string Of(string prefix, Guid id) => $"{prefix}{id:N}";
 

@@ -15,6 +15,10 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
 
     public DbSet<DataFile> Files => Set<DataFile>();
 
+    public DbSet<Upload> Uploads => Set<Upload>();
+
+    public DbSet<UploadPart> UploadParts => Set<UploadPart>();
+
     public DbSet<BaseModel> Models => Set<BaseModel>();
 
     public DbSet<TrainingJob> Jobs => Set<TrainingJob>();
@@ -98,6 +102,7 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
         configurationBuilder.Properties<JobStatus>().HaveConversion<SnakeCaseEnum<JobStatus>>();
+        configurationBuilder.Properties<UploadStatus>().HaveConversion<SnakeCaseEnum<UploadStatus>>();
         configurationBuilder.Properties<EventLevel>().HaveConversion<SnakeCaseEnum<EventLevel>>();
         configurationBuilder.Properties<ModelSource>().HaveConversion<SnakeCaseEnum<ModelSource>>();
     }

@@ -13,7 +13,6 @@ namespace TrainingService.Api.Files;
 internal static class FileEndpoints
 {
     private const int LargestPage = 10_000;
-    private static readonly string[] Purposes = ["fine-tune", "assistants", "batch", "vision", "user_data", "evals"];
 
     public static void MapFiles(this IEndpointRouteBuilder routes)
     {
@@ -28,7 +27,7 @@ internal static class FileEndpoints
         files.MapGet("", List).WithSummary("List files, newest first");
         files.MapGet("/{id}", Get).WithSummary("Read a file's facts");
         files.MapDelete("/{id}", Delete).WithSummary("Delete a file");
-        files.MapGet("/{id}/content", Content).WithSummary("Download a file");
+        files.MapDownload("/{id}/content", Content).WithSummary("Download a file");
         files.MapPost("/{id}/validate", FileChecks.Validate).WithSummary("Check every row of a data file before training on it");
         files.MapPost("/{id}/preview", FileChecks.Preview).WithSummary("Show how the first rows become tokens, and which of them carry loss");
     }
@@ -63,11 +62,7 @@ internal static class FileEndpoints
                 return ErrorResult.Invalid("missing_field", "The field 'file' with the file's content is missing.", "file");
             }
 
-            if (!Purposes.Contains(fields.GetValueOrDefault("purpose")))
-            {
-                return ErrorResult.Invalid("invalid_purpose", $"purpose must be one of: {string.Join(", ", Purposes)}.", "purpose");
-            }
-
+            var purpose = FilePurposes.Check(fields.GetValueOrDefault("purpose"));
             if (stored.Bytes == 0)
             {
                 return ErrorResult.Invalid("empty_file", "The file is empty.", "file");
@@ -78,7 +73,7 @@ internal static class FileEndpoints
                 Id = id,
                 ProjectId = caller.ProjectId,
                 FileName = name,
-                Purpose = fields["purpose"],
+                Purpose = purpose,
                 Bytes = stored.Bytes,
                 Sha256 = stored.Sha256,
                 StorageKey = key,
@@ -108,14 +103,8 @@ internal static class FileEndpoints
             return null;
         }
 
-        if (fields.TryGetValue(anchor, out var from) && from != "created_at")
-        {
-            throw RequestException.Invalid("invalid_expiry", "expires_after[anchor] must be created_at.", anchor);
-        }
-
-        return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var value) && value is >= 3600 and <= 2_592_000
-            ? now.AddSeconds(value)
-            : throw RequestException.Invalid("invalid_expiry", "expires_after[seconds] must be from 3600 to 2592000.", seconds);
+        int? life = int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : null;
+        return now.AddSeconds(FilePurposes.CheckLifetime(fields.GetValueOrDefault(anchor), life, anchor, seconds));
     }
 
     private static async Task<Results<Ok<ListPage<FileResponse>>, ErrorResult>> List(

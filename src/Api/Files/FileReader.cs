@@ -5,6 +5,7 @@ using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Files;
 using TrainingService.Domain.Models;
 using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Storage;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Tokenizers;
@@ -25,7 +26,7 @@ internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> 
         try
         {
             var path = Path.Combine(folder, "data" + EndingOf(file.FileName));
-            await CopyAsync(file.StorageKey, path, cancellationToken);
+            await CopyAsync(file.StorageKey, file.Bytes, file.Sha256, path, cancellationToken);
             var tokenizer = model is null ? null : await TokenizerOf(model, folder, cancellationToken);
             int? vocabulary = model is null ? null : ModelConfig.Parse(model.ConfigJson).VocabularySize;
             return await Task.Run(
@@ -64,16 +65,16 @@ internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> 
         Directory.CreateDirectory(copy);
         foreach (var file in files.Where(file => !file.Path.EndsWith(".safetensors", StringComparison.Ordinal)))
         {
-            await CopyAsync($"{model.Location}/{file.Path}", Path.Combine(copy, file.Path), cancellationToken);
+            await CopyAsync($"{model.Location}/{file.Path}", file.Bytes, file.Sha256, Path.Combine(copy, file.Path), cancellationToken);
         }
 
         return Tokenizer.Load(copy);
     }
 
-    private async Task CopyAsync(string key, string path, CancellationToken cancellationToken)
+    private async Task CopyAsync(string key, long bytes, string sha256, string path, CancellationToken cancellationToken)
     {
-        await using var content = await store.OpenReadAsync(key, null, cancellationToken)
-            ?? throw new InvalidOperationException($"The artifact store has lost {key}.");
+        await using var content = await store.OpenVerifiedAsync(key, bytes, sha256, cancellationToken)
+            ?? throw new ArtifactStoreException($"The artifact store has lost {key}.");
         await using var target = File.Create(path);
         await content.CopyToAsync(target, cancellationToken);
     }

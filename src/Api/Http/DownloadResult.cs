@@ -3,6 +3,7 @@ using System.Reflection;
 using Microsoft.AspNetCore.Http.Metadata;
 using Microsoft.Net.Http.Headers;
 using TrainingService.Domain.Artifacts;
+using TrainingService.Infrastructure.Storage;
 
 namespace TrainingService.Api.Http;
 
@@ -12,17 +13,35 @@ internal sealed class DownloadResult(
 {
     private static readonly TimeSpan LinkLifetime = TimeSpan.FromMinutes(15);
 
+    private EntityTagHeaderValue Tag => new($"\"{sha256}\"");
+
     public async Task ExecuteAsync(HttpContext httpContext)
     {
         var cancellationToken = httpContext.RequestAborted;
-        var response = httpContext.Response;
-        if (mayRedirect && await store.PresignAsync(key, downloadName, LinkLifetime, cancellationToken) is { } link)
+        var (request, response) = (httpContext.Request, httpContext.Response);
+        response.Headers.ETag = Tag.ToString();
+        if (request.GetTypedHeaders().IfNoneMatch.Any(tag => tag.Compare(Tag, useStrongComparison: false) || tag == EntityTagHeaderValue.Any))
+        {
+            response.StatusCode = StatusCodes.Status304NotModified;
+            return;
+        }
+
+        // A link is signed for GET, so a HEAD is answered here.
+        if (mayRedirect && HttpMethods.IsGet(request.Method)
+            && await store.PresignAsync(key, downloadName, LinkLifetime, cancellationToken) is { } link)
         {
             response.Redirect(link.ToString());
             return;
         }
 
-        var range = RangeOf(httpContext.Request);
+        response.Headers.AcceptRanges = "bytes";
+        if (HttpMethods.IsHead(request.Method))
+        {
+            Describe(response, bytes);
+            return;
+        }
+
+        var range = RangeOf(request);
         if (range is { } outside && outside.First >= bytes)
         {
             response.Headers.ContentRange = string.Create(CultureInfo.InvariantCulture, $"bytes */{bytes}");
@@ -32,21 +51,16 @@ internal sealed class DownloadResult(
             return;
         }
 
-        await using var content = await store.OpenReadAsync(key, range, cancellationToken);
+        // The whole is checked while it passes: a damaged object ends in a broken connection before its last bytes, not in a whole file.
+        await using var content = range is null
+            ? await store.OpenVerifiedAsync(key, bytes, sha256, cancellationToken)
+            : await store.OpenReadAsync(key, range, cancellationToken);
         if (content is null)
         {
-            await ErrorResult.NotFound("stored file", downloadName).ExecuteAsync(httpContext);
-            return;
+            throw new ArtifactStoreException($"'{key}' is missing in the artifact store.");
         }
 
-        response.Headers.AcceptRanges = "bytes";
-        response.Headers.ETag = $"\"{sha256}\"";
-        response.Headers.XContentTypeOptions = "nosniff";
-        response.ContentType = contentType;
-        var disposition = new ContentDispositionHeaderValue("attachment");
-        disposition.SetHttpFileName(downloadName);
-        response.Headers.ContentDisposition = disposition.ToString();
-        response.ContentLength = range is { } part ? part.Last - part.First + 1 : bytes;
+        Describe(response, range is { } part ? part.Last - part.First + 1 : bytes);
         if (range is { } some)
         {
             response.StatusCode = StatusCodes.Status206PartialContent;
@@ -59,16 +73,25 @@ internal sealed class DownloadResult(
     static void IEndpointMetadataProvider.PopulateMetadata(MethodInfo method, EndpointBuilder builder) =>
         builder.Metadata.Add(new ProducesResponseTypeMetadata(StatusCodes.Status200OK, typeof(Stream), ["application/octet-stream"]));
 
+    private void Describe(HttpResponse response, long length)
+    {
+        response.Headers.XContentTypeOptions = "nosniff";
+        response.Headers.ContentDisposition = DownloadName.Disposition(downloadName);
+        response.ContentType = contentType;
+        response.ContentLength = length;
+    }
+
     /// <summary>The one range that is asked for; null: all. Several ranges are answered with all, as the protocol allows.</summary>
     private (long First, long Last)? RangeOf(HttpRequest request)
     {
-        if (request.GetTypedHeaders().Range is not { Unit.Value: "bytes", Ranges: { Count: 1 } ranges } || bytes == 0)
+        var headers = request.GetTypedHeaders();
+        if (headers.Range is not { Unit.Value: "bytes", Ranges: { Count: 1 } ranges } || bytes == 0)
         {
             return null;
         }
 
-        // A resumed download names the version that it began with.
-        if (request.GetTypedHeaders().IfRange?.EntityTag is { } tag && tag.Tag != $"\"{sha256}\"")
+        // A resumed download names the version that it began with. We give no dates, so a date names none of ours.
+        if (headers.IfRange is { } condition && condition.EntityTag?.Compare(Tag, useStrongComparison: true) != true)
         {
             return null;
         }
@@ -77,5 +100,15 @@ internal sealed class DownloadResult(
         var first = asked.From ?? Math.Max(0, bytes - asked.To!.Value);
         var last = asked.From is null ? bytes - 1 : Math.Min(asked.To ?? long.MaxValue, bytes - 1);
         return (first, last);
+    }
+}
+
+internal static class Downloads
+{
+    /// <summary>Maps a download for GET and, undocumented as everywhere, for HEAD.</summary>
+    public static RouteHandlerBuilder MapDownload(this IEndpointRouteBuilder routes, string pattern, Delegate handler)
+    {
+        routes.MapMethods(pattern, [HttpMethods.Head], handler).ExcludeFromDescription();
+        return routes.MapGet(pattern, handler);
     }
 }

@@ -28,8 +28,15 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
             BadHttpRequestException bad => ErrorResult.Of(bad.StatusCode, Describe(bad)),
             _ when IsBrokenText(exception) => ErrorResult.Invalid(
                 "invalid_text", "The request holds text that cannot be kept: half of a character (such as \\ud800 alone), a NUL, or bytes that are no UTF-8."),
-            _ => Outage.ResultFor(exception),
+            _ => null,
         };
+        if (result is null && Outage.ResultFor(exception) is { } outage)
+        {
+            Unavailable(exception, httpContext.Request.Method, httpContext.Request.Path, RequestIds.Of(httpContext));
+            httpContext.Response.Headers.RetryAfter = Outage.RetryAfterSeconds;
+            result = outage;
+        }
+
         if (result is null)
         {
             var requestId = RequestIds.Of(httpContext);
@@ -99,4 +106,7 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
 
     [LoggerMessage(1, LogLevel.Error, "{Method} {Path} failed, request {RequestId}")]
     private partial void Unhandled(Exception exception, string method, string path, string requestId);
+
+    [LoggerMessage(2, LogLevel.Warning, "{Method} {Path} was put off, request {RequestId}: something that the service stands on failed")]
+    private partial void Unavailable(Exception exception, string method, string path, string requestId);
 }

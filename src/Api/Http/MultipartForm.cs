@@ -88,7 +88,7 @@ internal static class MultipartForm
         letter is '\u200E' or '\u200F' or '\u061C' or (>= '\u202A' and <= '\u202E') or (>= '\u2066' and <= '\u2069');
 
     /// <summary>The last part of a path of any system, without control characters and those that turn the direction of a text.</summary>
-    private static string SafeName(string name)
+    public static string SafeName(string name)
     {
         var last = name[(name.LastIndexOfAny(['/', '\\']) + 1)..];
         var printable = new string([.. last.Where(letter => !char.IsControl(letter) && !TurnsDirection(letter))]).Trim();

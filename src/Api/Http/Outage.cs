@@ -9,6 +9,11 @@ internal static class Outage
     private const int DiskFull = 13;   // SQLITE_FULL
     private const string NoSpaceLeft = "53100";   // Postgres: disk_full
 
+    /// <summary>What <c>retry-after</c> says.</summary>
+    public const string RetryAfterSeconds = "10";
+
+    private static readonly int[] NoRoom = [28, 122, unchecked((int)0x80070070)];   // ENOSPC, EDQUOT, ERROR_DISK_FULL
+
     /// <summary>The answer; null for a failure of another kind.</summary>
     public static ErrorResult? ResultFor(Exception failure)
     {
@@ -20,6 +25,11 @@ internal static class Outage
                     return Unavailable("The database has no space left; ask the operator to make some, then try again.", "storage_full");
                 case DbException { IsTransient: true }:
                     return Unavailable("The database does not answer at the moment; try again in a while.", "database_unavailable");
+                case ArtifactStoreException { IsFull: true }:
+                case IOException when NoRoom.Contains(e.HResult):
+                    return ErrorResult.Of(StatusCodes.Status507InsufficientStorage, new ErrorDetail(
+                        "The service has no room left to store this; ask the operator to make some, then try again.",
+                        ErrorDetail.ServerError, null, "storage_full"));
                 case ArtifactStoreException:
                     return Unavailable("The artifact store failed; try again in a while.", "store_unavailable");
                 default:

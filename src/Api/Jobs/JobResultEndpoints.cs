@@ -23,7 +23,7 @@ internal static class JobResultEndpoints
             .WithDescription("keys: names, separated by commas, such as train/loss,eval/loss; from_step: the first step.")
             .Produces<MetricColumns>();
         jobs.MapGet("/{id}/artifacts", Artifacts).WithSummary("List the files that a run produced");
-        jobs.MapGet("/{id}/artifacts/{**path}", Download).WithSummary("Download one of them");
+        jobs.MapDownload("/{id}/artifacts/{**path}", Download).WithSummary("Download one of them");
         jobs.MapGet("/{id}/spectra", Spectra).WithSummary("Singular values of the adapted weights, their updates and their sums");
         jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, then the last megabyte of its training log");
     }

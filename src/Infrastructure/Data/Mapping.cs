@@ -40,6 +40,20 @@ internal static class Mapping
             file.HasIndex(f => new { f.ProjectId, f.CreatedAt, f.Id });
             file.HasOne<Project>().WithMany().HasForeignKey(f => f.ProjectId).OnDelete(DeleteBehavior.Restrict);
         });
+        model.Entity<Upload>(upload =>
+        {
+            upload.ToTable("uploads");
+            upload.Property(u => u.Id).ValueGeneratedNever();
+            upload.HasIndex(u => new { u.Status, u.ExpiresAt });
+            upload.HasOne<Project>().WithMany().HasForeignKey(u => u.ProjectId).OnDelete(DeleteBehavior.Restrict);
+        });
+        model.Entity<UploadPart>(part =>
+        {
+            part.ToTable("upload_parts");
+            part.Property(p => p.Id).ValueGeneratedNever();
+            part.HasIndex(p => p.UploadId);
+            part.HasOne<Upload>().WithMany().HasForeignKey(p => p.UploadId);
+        });
         model.Entity<BaseModel>(baseModel =>
         {
             baseModel.ToTable("models");

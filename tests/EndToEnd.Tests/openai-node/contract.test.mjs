@@ -2,9 +2,10 @@
 //
 //   BASE_URL=http://127.0.0.1:5088/v1 MODEL=sample TRAIN=train.jsonl node --test contract.test.mjs
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import test from 'node:test';
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 
 const { BASE_URL, MODEL, TRAIN, API_KEY = 'none' } = process.env;
 const client = new OpenAI({ baseURL: BASE_URL, apiKey: API_KEY });
@@ -68,6 +69,27 @@ test('a file and a job, to the end, with its events and checkpoints', async () =
   const names = [];
   for await (const model of client.models.list()) names.push(model.id);
   assert.ok(names.includes(job.fine_tuned_model), names.join(', '));
+});
+
+test('a file in parts becomes the same file', async () => {
+  const whole = fs.readFileSync(TRAIN);
+  const upload = await client.uploads.create({ filename: 'rows.jsonl', purpose: 'fine-tune', bytes: whole.length, mime_type: 'text/jsonl' });
+  assert.equal(upload.object, 'upload');
+  assert.equal(upload.status, 'pending');
+  const half = whole.length >> 1;
+  const second = await client.uploads.parts.create(upload.id, { data: await toFile(whole.subarray(half), 'part') });
+  const first = await client.uploads.parts.create(upload.id, { data: await toFile(whole.subarray(0, half), 'part') });
+  assert.equal(first.object, 'upload.part');
+  assert.equal(first.upload_id, upload.id);
+  const md5 = createHash('md5').update(whole).digest('hex');
+  const done = await client.uploads.complete(upload.id, { part_ids: [first.id, second.id], md5 });
+  assert.equal(done.status, 'completed');
+  assert.equal(done.file.bytes, whole.length);
+  assert.equal(await (await client.files.content(done.file.id)).text(), whole.toString('utf8'));
+
+  const other = await client.uploads.create({ filename: 'rows.jsonl', purpose: 'fine-tune', bytes: 10, mime_type: 'text/jsonl' });
+  assert.equal((await client.uploads.cancel(other.id)).status, 'cancelled');
+  await assert.rejects(client.uploads.complete(other.id, { part_ids: ['part_1'] }), OpenAI.ConflictError);
 });
 
 test('another job is cancelled', async () => {
