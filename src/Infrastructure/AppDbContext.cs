@@ -51,6 +51,12 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
     /// <summary>Further assignments of an UPDATE of <c>jobs</c> that keep the concurrency token honest; empty where the database does so.</summary>
     internal abstract string TouchSql { get; }
 
+    /// <summary>
+    /// SQL that answers whether this connection alone may now clean the artifact store, until it is closed; null where one process
+    /// has the database to itself.
+    /// </summary>
+    internal abstract string? LockStoreSql { get; }
+
     /// <summary>SQL for the database's time a number of seconds from now.</summary>
     internal abstract string LaterSql(string seconds);
 
@@ -62,6 +68,20 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
 
     /// <summary>A time as a parameter of handwritten SQL.</summary>
     internal abstract object TimeParameter(DateTimeOffset time);
+
+    /// <summary>Takes the right to clean the artifact store; null when another process has it. It ends with what is returned.</summary>
+    public async Task<IAsyncDisposable?> TryLockStoreAsync(CancellationToken cancellationToken)
+    {
+        if (LockStoreSql is null)
+        {
+            return this;
+        }
+
+        // The lock belongs to the connection, so it must stay open; a lost connection gives it back.
+        await Database.OpenConnectionAsync(cancellationToken);
+        var rows = await Database.SqlQueryRaw<bool>(LockStoreSql).ToListAsync(cancellationToken);
+        return rows[0] ? this : null;
+    }
 
     /// <summary>The database's time: the only clock that leases are measured by.</summary>
     internal async Task<DateTimeOffset> NowAsync(CancellationToken cancellationToken)

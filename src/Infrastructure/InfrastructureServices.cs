@@ -31,6 +31,8 @@ public static class InfrastructureServices
     {
         services.AddOptions<ServiceOptions>().Bind(configuration).ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<ReconcilerOptions>().Bind(configuration.GetSection(ReconcilerOptions.Section)).ValidateDataAnnotations().ValidateOnStart();
+        services.AddOptions<StoreSweepOptions>().Bind(configuration.GetSection(StoreSweepOptions.Section)).ValidateDataAnnotations().ValidateOnStart();
+        services.AddSingleton<StoreSweep>();
         services.TryAddSingleton(TimeProvider.System);
         services.AddSingleton<JobStore>();
         services.AddSingleton<IJobQueue, HangfireJobQueue>();
@@ -48,6 +50,7 @@ public static class InfrastructureServices
 
         AddHub(services, configuration);
         services.AddHostedService<Reconciler>();
+        services.AddHostedService<StoreSweeper>();
         return services;
     }
 

@@ -25,6 +25,8 @@ public sealed class PostgresDbContext(DbContextOptions<PostgresDbContext> option
 
     internal override object TimeParameter(DateTimeOffset time) => time.ToUniversalTime();
 
+    internal override string LockStoreSql => "SELECT pg_try_advisory_lock(7021964403318) AS \"Value\"";
+
     internal override string LockJobSql => "SELECT 1 FROM jobs WHERE id = {0} FOR UPDATE";
 
     internal override bool IsLostRace(DbUpdateException failure)

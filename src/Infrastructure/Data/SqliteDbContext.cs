@@ -28,6 +28,8 @@ public sealed class SqliteDbContext(DbContextOptions<SqliteDbContext> options) :
 
     internal override object TimeParameter(DateTimeOffset time) => UnixMicroseconds.ToNumber(time);
 
+    internal override string? LockStoreSql => null;
+
     internal override string? LockJobSql => null;
 
     internal override bool IsLostRace(DbUpdateException failure) =>
