@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using Microsoft.EntityFrameworkCore;
 using TrainingService.Api.Http;
 using TrainingService.Domain;

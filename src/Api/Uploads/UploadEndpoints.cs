@@ -4,7 +4,6 @@ using Microsoft.Extensions.Options;
 using TrainingService.Api.Files;
 using TrainingService.Api.Http;
 using TrainingService.Api.OpenApi;
-using TrainingService.Domain;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Files;
 using TrainingService.Infrastructure;

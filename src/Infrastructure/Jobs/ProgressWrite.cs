@@ -23,19 +23,26 @@ internal static class ProgressWrite
             return true;   // rolls back what was just reserved
         }
 
+        var before = last - batch.Events.Count;
+        var now = await db.NowAsync(cancellationToken);
+        var at = await db.Events.AsNoTracking().Where(e => e.JobId == lease.JobId && e.Sequence <= before)
+            .OrderByDescending(e => e.Sequence).Select(e => e.CreatedAt).FirstOrDefaultAsync(cancellationToken);
         for (var i = 0; i < batch.Events.Count; i++)
         {
             var line = batch.Events[i];
+
+            // The lines waited for this write, and were timed by another clock: the story stays in the order of its numbers.
+            at = Later(at, Earlier(line.At, now));
             db.Events.Add(new JobEvent
             {
                 Id = line.Id,
                 JobId = lease.JobId,
-                Sequence = last - batch.Events.Count + i + 1,
+                Sequence = before + i + 1,
                 Level = line.Level,
                 Type = line.Type,
                 Message = line.Message,
                 DataJson = line.DataJson,
-                CreatedAt = line.At,
+                CreatedAt = at,
             });
         }
 
@@ -48,6 +55,10 @@ internal static class ProgressWrite
         await transaction.CommitAsync(cancellationToken);
         return true;
     }
+
+    private static DateTimeOffset Later(DateTimeOffset first, DateTimeOffset second) => first > second ? first : second;
+
+    private static DateTimeOffset Earlier(DateTimeOffset first, DateTimeOffset second) => first < second ? first : second;
 
     /// <summary>Moves the row on and reserves the numbers of the batch's events. The row stays locked until the transaction ends,
     /// so events become visible in the order of their numbers.</summary>

@@ -142,6 +142,24 @@ public abstract class JobStoreTests(ServiceProfile profile)
     }
 
     [Fact]
+    public async Task The_times_of_a_story_rise_with_its_numbers_whatever_the_workers_clock_says()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
+        foreach (var hours in new[] { 3, -3, 0 })
+        {
+            await lease.ReportAsync(Report(1, TimeProvider.System.GetUtcNow().AddHours(hours)), Cancel);
+        }
+
+        await lease.GiveBackAsync("its worker shut down", null, Cancel);
+        await using var db = await service.OpenAsync();
+        var times = await db.Events.Where(e => e.JobId == id).OrderBy(e => e.Sequence).Select(e => e.CreatedAt).ToListAsync(Cancel);
+        Assert.Equal(6, times.Count);
+        Assert.Equal(times.Order(), times);
+    }
+
+    [Fact]
     public async Task Figures_of_a_later_attempt_replace_those_of_an_earlier_one()
     {
         await using var service = await TestService.CreateAsync(profile);
