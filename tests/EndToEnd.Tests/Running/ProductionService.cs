@@ -6,6 +6,7 @@ namespace TrainingService.EndToEnd.Tests.Running;
 public class ProductionService : RunningService
 {
     private readonly string _name = $"e2e{Guid.NewGuid():N}";
+    private bool _created;
 
     protected override IReadOnlyDictionary<string, string> Settings => new Dictionary<string, string>
     {
@@ -20,26 +21,48 @@ public class ProductionService : RunningService
         ["S3__UseTls"] = "false",
         ["Worker__WorkFolder"] = Path.Combine(Folder, "work"),
         ["Models__Roots__0"] = Repository.Root,
+        ["Models__Roots__1"] = Folder,
     };
+
+    /// <summary>Where Postgres keeps the tables.</summary>
+    protected virtual string Tablespace => "pg_default";
+
+    public override async ValueTask DisposeAsync()
+    {
+        await base.DisposeAsync();
+        NpgsqlConnection.ClearAllPools();
+        if (_created)
+        {
+            await AdministerAsync($"DROP DATABASE {_name} WITH (FORCE)");
+        }
+    }
 
     protected override async Task StartProcesses()
     {
-        await using (var server = new NpgsqlConnection(Required("TRAINING_TEST_POSTGRES")))
-        {
-            await server.OpenAsync();
-            await using var create = new NpgsqlCommand($"CREATE DATABASE {_name}", server);
-            await create.ExecuteNonQueryAsync();
-        }
-
-        var migration = Start("Api", "migrate");
-        await migration.WaitForExitAsync();
+        await AdministerAsync($"CREATE DATABASE {_name} TABLESPACE {Tablespace}");
+        _created = true;
+        var migration = Start("Api", null, "migrate");
+        await migration.WaitForExitAsync(TimeSpan.FromMinutes(2));
         if (migration.ExitCode != 0)
         {
             throw new InvalidOperationException($"The migration failed.\n{Logs}");
         }
 
-        Start("Api");
-        Start("Worker", "run");
+        StartServers();
+    }
+
+    protected virtual void StartServers()
+    {
+        Start("Api", null);
+        Start("Worker", null, "run");
+    }
+
+    private static async Task AdministerAsync(string sql)
+    {
+        await using var server = new NpgsqlConnection(Required("TRAINING_TEST_POSTGRES"));
+        await server.OpenAsync();
+        await using var command = new NpgsqlCommand(sql, server);
+        await command.ExecuteNonQueryAsync();
     }
 
     /// <summary>A server that the tests need: absent, the test skips on a laptop and fails on CI.</summary>

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Json;
 using System.Net.Sockets;
-using System.Text;
 using System.Text.Json.Nodes;
 
 namespace TrainingService.EndToEnd.Tests.Running;
@@ -10,7 +9,12 @@ namespace TrainingService.EndToEnd.Tests.Running;
 /// <summary>The service as its users run it: real processes, a real port, its own data.</summary>
 public abstract class RunningService : IAsyncLifetime
 {
-    private readonly List<(Process Process, StringBuilder Log)> _processes = [];
+    private static readonly Dictionary<string, string> NoSettings = [];
+
+    /// <summary>Ends a test that hangs; says nothing about how fast the service is, since machines are shared.</summary>
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(10);
+
+    private readonly List<ServiceProcess> _processes = [];
 
     protected RunningService() => Folder = Directory.CreateTempSubdirectory("training-service-").FullName;
 
@@ -23,6 +27,17 @@ public abstract class RunningService : IAsyncLifetime
     public string SampleModel { get; private set; } = "";
 
     protected string Folder { get; }
+
+    private ServiceProcess[] Processes
+    {
+        get
+        {
+            lock (_processes)
+            {
+                return [.. _processes];
+            }
+        }
+    }
 
     /// <summary>Configuration of the processes, as environment variables.</summary>
     protected abstract IReadOnlyDictionary<string, string> Settings { get; }
@@ -39,14 +54,12 @@ public abstract class RunningService : IAsyncLifetime
         }))["id"]!;
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         GC.SuppressFinalize(this);
-        foreach (var (process, _) in Enumerable.Reverse(_processes))
+        foreach (var process in Enumerable.Reverse(Processes))
         {
-            process.Kill(entireProcessTree: true);
-            await process.WaitForExitAsync();
-            process.Dispose();
+            await process.DisposeAsync();
         }
 
         Http.Dispose();
@@ -72,7 +85,7 @@ public abstract class RunningService : IAsyncLifetime
     public async Task<JsonNode> WaitForEnd(string job)
     {
         var patience = Stopwatch.StartNew();
-        while (patience.Elapsed < TimeSpan.FromMinutes(4))
+        while (patience.Elapsed < Patience)
         {
             var state = await Get($"/v1/jobs/{job}");
             if ((string)state["status"]! is "succeeded" or "failed" or "cancelled")
@@ -83,64 +96,73 @@ public abstract class RunningService : IAsyncLifetime
             await Task.Delay(200);
         }
 
-        throw new TimeoutException($"{job} did not end within four minutes.\n{Logs}");
+        throw new TimeoutException($"{job} did not end within {Patience.TotalMinutes} minutes.\n{Logs}");
     }
 
     /// <summary>What the processes have written so far.</summary>
-    public string Logs
-    {
-        get
-        {
-            var text = new StringBuilder();
-            foreach (var (_, log) in _processes)
-            {
-                lock (log)
-                {
-                    text.Append(log);
-                }
-            }
-
-            return text.ToString();
-        }
-    }
+    public string Logs => string.Join('\n', Processes.Select(process => process.Log));
 
     protected abstract Task StartProcesses();
 
-    protected Process Start(string project, params string[] words)
+    /// <summary>Starts one of the programs.</summary>
+    /// <param name="more">Settings of this process alone; they win.</param>
+    protected ServiceProcess Start(string project, IReadOnlyDictionary<string, string>? more, params string[] words)
     {
-        var start = new ProcessStartInfo("dotnet")
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            WorkingDirectory = Folder,
-        };
-        start.ArgumentList.Add(Repository.Program(project));
-        foreach (var word in words)
-        {
-            start.ArgumentList.Add(word);
-        }
+        var process = ServiceProcess.Start("dotnet", [Repository.Program(project), .. words], [.. Settings, .. more ?? NoSettings], Folder);
+        Keep(process);
+        return process;
+    }
 
-        foreach (var (name, value) in Settings)
+    /// <summary>A process that ends with the service.</summary>
+    protected void Keep(ServiceProcess process)
+    {
+        lock (_processes)
         {
-            start.Environment[name] = value;
+            _processes.Add(process);
         }
+    }
 
-        var log = new StringBuilder();
-        var process = Process.Start(start)!;
-        void Keep(object _, DataReceivedEventArgs line)
+    /// <summary>Follows the service until it can do all that it is for.</summary>
+    public async Task WaitUntilReady()
+    {
+        var patience = Stopwatch.StartNew();
+        while (true)
         {
-            lock (log)
+            try
             {
-                log.AppendLine(line.Data);
+                using var answer = await Http.GetAsync(new Uri("/health/ready", UriKind.Relative));
+                if (answer.IsSuccessStatusCode)
+                {
+                    return;
+                }
+            }
+            catch (HttpRequestException) when (patience.Elapsed < Patience)
+            {
+                // not listening yet
+            }
+
+            if (patience.Elapsed > Patience || Processes.Any(process => process.Crashed))
+            {
+                throw new InvalidOperationException($"The service did not become ready.\n{Logs}");
+            }
+
+            await Task.Delay(100);
+        }
+    }
+
+    /// <summary>Follows the service until it says that it cannot do what it is for, and returns its words. A good look is believed for some seconds.</summary>
+    public async Task<string> WaitUntilNotReady()
+    {
+        for (var patience = Stopwatch.StartNew(); patience.Elapsed < Patience; await Task.Delay(100))
+        {
+            using var answer = await Http.GetAsync(new Uri("/health/ready", UriKind.Relative));
+            if (answer.StatusCode == HttpStatusCode.ServiceUnavailable)
+            {
+                return await answer.Content.ReadAsStringAsync();
             }
         }
 
-        process.OutputDataReceived += Keep;
-        process.ErrorDataReceived += Keep;
-        process.BeginOutputReadLine();
-        process.BeginErrorReadLine();
-        _processes.Add((process, log));
-        return process;
+        throw new TimeoutException($"The service went on saying that it is ready.\n{Logs}");
     }
 
     private static int FreePort()
@@ -157,33 +179,6 @@ public abstract class RunningService : IAsyncLifetime
             ? JsonNode.Parse(text)!
             : throw new HttpRequestException($"{response.RequestMessage!.RequestUri} answered {(int)response.StatusCode}: {text}\n{Logs}");
     }
-
-    private async Task WaitUntilReady()
-    {
-        var patience = Stopwatch.StartNew();
-        while (true)
-        {
-            try
-            {
-                using var answer = await Http.GetAsync(new Uri("/health/ready", UriKind.Relative));
-                if (answer.IsSuccessStatusCode)
-                {
-                    return;
-                }
-            }
-            catch (HttpRequestException) when (patience.Elapsed < TimeSpan.FromSeconds(60))
-            {
-                // not listening yet
-            }
-
-            if (patience.Elapsed > TimeSpan.FromSeconds(60) || _processes.Any(entry => entry.Process.HasExited && entry.Process.ExitCode != 0))
-            {
-                throw new InvalidOperationException($"The service did not become ready.\n{Logs}");
-            }
-
-            await Task.Delay(100);
-        }
-    }
 }
 
 /// <summary>The embedded profile: one process, SQLite and a folder.</summary>
@@ -198,7 +193,7 @@ public class EmbeddedService : RunningService
 
     protected override Task StartProcesses()
     {
-        Start("Api");
+        Start("Api", null);
         return Task.CompletedTask;
     }
 }
