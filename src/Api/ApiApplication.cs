@@ -32,6 +32,7 @@ public static class ApiApplication
     private static void Configure(WebApplicationBuilder builder)
     {
         builder.Configuration.AddQuietLogs();
+        builder.Configuration.AddSecretFiles();
         var services = builder.Services;
         if (!HasAddress(builder.Configuration))
         {
