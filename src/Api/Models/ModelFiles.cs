@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using TrainingService.Training;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Tokenizers;
@@ -46,8 +47,10 @@ internal static class ModelFiles
         return config;
     }
 
+    /// <exception cref="TrainingException">It is a pipe, a socket or a device.</exception>
     public static async Task<ModelFile> HashAsync(string path, CancellationToken cancellationToken)
     {
+        PlainFile.LengthOf(path);
         await using var stream = new FileStream(
             path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.Asynchronous | FileOptions.SequentialScan);
         var hash = await SHA256.HashDataAsync(stream, cancellationToken);

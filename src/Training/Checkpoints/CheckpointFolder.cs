@@ -105,7 +105,9 @@ public sealed class CheckpointFolder : IDisposable
     {
         try
         {
-            using var stream = File.OpenRead(path);
+            const long largest = 64L << 20;   // the largest published have a few MB
+            var bytes = PlainFile.LengthOf(path);
+            using var stream = bytes <= largest ? File.OpenRead(path) : throw BadIndex($"it has {bytes} bytes, and at most {largest} are read");
             using var document = JsonDocument.Parse(stream, new() { MaxDepth = 8, AllowDuplicateProperties = false });
             if (document.RootElement.ValueKind != JsonValueKind.Object
                 || !document.RootElement.TryGetProperty("weight_map", out var map)

@@ -13,6 +13,8 @@ internal sealed class PeftFolder
     /// <summary>What every key starts with; the name of the weight in the base model follows.</summary>
     public const string KeyPrefix = "base_model.model.";
 
+    private const long LargestConfigBytes = 4 << 20;
+
     private readonly string _weights;
     private readonly string _configJson;
 
@@ -53,7 +55,10 @@ internal sealed class PeftFolder
             throw TrainingException.InvalidData($"The adapter folder has no {PeftConfig.FileName}; copy it from where the adapter was saved.", PeftConfig.FileName);
         }
 
-        var json = File.ReadAllText(config);
+        var bytes = PlainFile.LengthOf(config);
+        var json = bytes <= LargestConfigBytes ? File.ReadAllText(config) : throw TrainingException.InvalidData(
+            $"{PeftConfig.FileName} has {bytes} bytes, more than the {LargestConfigBytes} that are read; copy it from where the adapter was saved.",
+            PeftConfig.FileName);
         PeftConfig.CheckKind(json);
         return new PeftFolder(weights, json);
     }

@@ -38,6 +38,7 @@ public sealed class SafeTensorsFile : IDisposable
             throw TrainingException.InvalidData($"{file} is missing; upload it with the model.", file);
         }
 
+        PlainFile.LengthOf(path);   // refuses what is no file
         FileStream? stream = null;
         try
         {

@@ -48,10 +48,11 @@ public static class HuggingFaceFolder
             throw WithoutConfig(folder);
         }
 
-        return file.Length <= LargestConfigBytes
+        var bytes = PlainFile.LengthOf(file.FullName);
+        return bytes <= LargestConfigBytes
             ? ModelConfig.Parse(File.ReadAllText(file.FullName))
             : throw TrainingException.InvalidData(
-                $"config.json has {file.Length} bytes, more than the {LargestConfigBytes} that are read; take it from the model's own folder again.",
+                $"config.json has {bytes} bytes, more than the {LargestConfigBytes} that are read; take it from the model's own folder again.",
                 "config.json");
     }
 

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Tokenizers.Jinja;
 
 namespace TrainingService.Training.Tokenizers;
@@ -15,7 +16,7 @@ internal static class ChatTemplateFile
         var path = Path.Combine(folder, "chat_template.jinja");
         if (File.Exists(path))
         {
-            var bytes = new FileInfo(path).Length;
+            var bytes = PlainFile.LengthOf(path);
             return bytes <= 4L * JinjaParser.LongestTemplate ? (File.ReadAllText(path), null) : throw JinjaParser.TooLong(bytes);
         }
 

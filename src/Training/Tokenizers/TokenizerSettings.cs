@@ -1,4 +1,5 @@
 using System.Text.Json;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Training.Tokenizers;
 
@@ -31,11 +32,12 @@ internal sealed class TokenizerSettings : IDisposable
     public static string Bounded(string folder, string name)
     {
         const long largest = 64L << 20;   // the largest published have some 35 MB
-        var file = new FileInfo(Path.Combine(folder, name));
-        return file.Length <= largest
-            ? file.FullName
+        var path = Path.Combine(folder, name);
+        var bytes = PlainFile.LengthOf(path);
+        return bytes <= largest
+            ? path
             : throw TrainingException.InvalidData(
-                $"{name} has {file.Length} bytes, and at most {largest} are read; fetch the model's own file again.", name);
+                $"{name} has {bytes} bytes, and at most {largest} are read; fetch the model's own file again.", name);
     }
 
     /// <summary>A JSON object of the folder; null when the file is absent.</summary>

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text.Json;
 using TorchSharp;
 using TrainingService.Training;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Worker.Verbs;
 
@@ -100,11 +101,12 @@ internal static class TrainVerb
     /// <summary>The spec; null after everything that is wrong with it was said.</summary>
     private static TrainingSpec? Read(FileInfo file, Action<Report> send)
     {
-        if (!file.Exists || file.Length > LargestSpecBytes)
+        var bytes = file.Exists ? PlainFile.LengthOf(file.FullName, "--spec") : 0;
+        if (!file.Exists || bytes > LargestSpecBytes)
         {
             throw TrainingException.InvalidSpec(
                 file.Exists
-                    ? $"{file.Name} has {file.Length} bytes, and a spec may have {LargestSpecBytes}; give a training spec, not the rows."
+                    ? $"{file.Name} has {bytes} bytes, and a spec may have {LargestSpecBytes}; give a training spec, not the rows."
                     : $"There is no spec file '{file.FullName}'; give the path of a JSON file.",
                 "--spec");
         }

@@ -6,7 +6,8 @@ namespace TrainingService.Training.Tests.Runs;
 /// <summary>The worker's program, from the same configuration as this test host.</summary>
 internal static class WorkerProcess
 {
-    private static readonly string Program = Path.GetFullPath(Path.Combine(
+    /// <summary>What <c>dotnet</c> runs.</summary>
+    public static readonly string Program = Path.GetFullPath(Path.Combine(
         AppContext.BaseDirectory, "..", "..", "Worker", Path.GetFileName(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory)),
         "TrainingService.Worker.dll"));
 

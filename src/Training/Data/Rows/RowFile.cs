@@ -1,4 +1,5 @@
 using System.Text;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Training.Data.Rows;
 
