@@ -33,6 +33,7 @@ public static class ApiApplication
     {
         builder.Configuration.AddQuietLogs();
         builder.Configuration.AddSecretFiles();
+        builder.Logging.AddPlainConsole();
         var services = builder.Services;
         if (!HasAddress(builder.Configuration))
         {

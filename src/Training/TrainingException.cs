@@ -47,6 +47,6 @@ public sealed class TrainingException(FailureCode code, string message, string? 
     public static TrainingException InvalidSpec(string message, string? param = null) =>
         new(FailureCode.InvalidSpec, message, param);
 
-    /// <summary>Names and values of strangers stand in messages, and a file may hold a name of any length.</summary>
-    private static string Shorten(string text, int most) => text.Length <= most ? text : text[..most] + "…";
+    /// <summary>Names and values of strangers stand in messages, and a file may hold a name of any length and of any characters.</summary>
+    private static string Shorten(string text, int most) => SafeText.Escape(text.Length <= most ? text : text[..most] + "…");
 }

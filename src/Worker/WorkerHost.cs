@@ -23,6 +23,7 @@ public static class WorkerHost
 
         var builder = WebApplication.CreateSlimBuilder(args);
         builder.Configuration.AddQuietLogs();
+        builder.Logging.AddPlainConsole();
         builder.Configuration.AddSecretFiles();
         builder.Services.AddTrainingServiceInfrastructure(builder.Configuration);
         builder.Services.AddTrainingWorker(builder.Configuration);

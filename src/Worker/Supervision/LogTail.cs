@@ -1,4 +1,5 @@
 using System.Text;
+using TrainingService.Training;
 
 namespace TrainingService.Worker.Supervision;
 
@@ -24,6 +25,7 @@ internal sealed class LogTail : IDisposable
 
     public void Add(string line)
     {
+        line = SafeText.Escape(line);
         lock (_gate)
         {
             Write(line);
@@ -31,12 +33,12 @@ internal sealed class LogTail : IDisposable
         }
     }
 
-    /// <summary>The last lines; null when there was none. Postgres takes no zero characters in text.</summary>
+    /// <summary>The last lines; null when there was none.</summary>
     public string? Read()
     {
         lock (_gate)
         {
-            return _lines.Count == 0 ? null : string.Join('\n', _lines).Replace("\0", "", StringComparison.Ordinal);
+            return _lines.Count == 0 ? null : string.Join('\n', _lines);
         }
     }
 
