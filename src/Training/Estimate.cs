@@ -19,7 +19,10 @@ public sealed record MemoryEstimate(
     [property: Description("Logits, their softmax and their gradient.")] long LogitsBytes)
 {
     [Description("Sum of all parts.")]
-    public long TotalBytes => WeightsBytes + TrainedBytes + GradientsBytes + OptimizerBytes + ActivationsBytes + LogitsBytes;
+    public long TotalBytes => BytesWithoutRows() + ActivationsBytes + LogitsBytes;
+
+    /// <summary>What the run holds however short its rows are.</summary>
+    public long BytesWithoutRows() => WeightsBytes + TrainedBytes + GradientsBytes + OptimizerBytes;
 }
 
 /// <summary>What a job would take. Computed from the spec and <c>config.json</c>; nothing is loaded.</summary>

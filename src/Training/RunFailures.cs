@@ -50,7 +50,8 @@ public static class RunFailures
         if (estimate.Memory.TotalBytes / ClearlyTooMuch > available)
         {
             throw new TrainingException(
-                FailureCode.OutOfMemory, Sentence("This run does not fit into memory", estimate, available), "schedule.batch_size");
+                FailureCode.OutOfMemory, Sentence("This run does not fit into memory", estimate, available),
+                estimate.Memory.BytesWithoutRows() > available ? "model" : "schedule.batch_size");
         }
     }
 
@@ -69,7 +70,9 @@ public static class RunFailures
     private static string Sentence(string what, Estimate? estimate, long available) =>
         what
         + (estimate is null ? "" : $": about {Size(estimate.Memory.TotalBytes)} are needed (estimated) and this machine has {Size(available)}")
-        + "; lower schedule.batch_size (and raise schedule.gradient_accumulation_steps by as much) or data.max_length.";
+        + (estimate?.Memory.BytesWithoutRows() > available
+            ? "; take a smaller model, or adapter lora in place of full."
+            : "; lower schedule.batch_size (and raise schedule.gradient_accumulation_steps by as much) or data.max_length.");
 
     private static string Size(long bytes) => bytes >= 1L << 30
         ? string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 30):F1} GiB")

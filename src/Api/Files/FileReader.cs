@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Microsoft.Extensions.Options;
+using TrainingService.Api.Http;
 using TrainingService.Api.Models;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Files;
@@ -13,14 +14,17 @@ using TrainingService.Training.Tokenizers;
 namespace TrainingService.Api.Files;
 
 /// <summary>Reads data files as a run would read them, on a copy that lives for one request.</summary>
-internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> service)
+internal sealed class FileReader(
+    IArtifactStore store, CheckPlaces places, IOptions<ServiceOptions> service, IOptions<UploadOptions> options, TimeProvider clock)
 {
     private static readonly string[] TokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
     /// <param name="model">Whose tokenizer counts; null: only the structure of the rows is checked.</param>
+    /// <exception cref="RequestException">Too many others do so.</exception>
     public async Task<DataReport> ReportAsync(
         DataFile file, BaseModel? model, DataConfig settings, bool isPretraining, CancellationToken cancellationToken)
     {
+        using var place = await places.TakeAsync(cancellationToken);
         var folder = Path.Combine(service.Value.DataPath, "incoming", $"check-{Guid.NewGuid():N}");
         Directory.CreateDirectory(folder);
         try
@@ -29,13 +33,24 @@ internal sealed class FileReader(IArtifactStore store, IOptions<ServiceOptions> 
             await CopyAsync(file.StorageKey, file.Bytes, file.Sha256, path, cancellationToken);
             var tokenizer = model is null ? null : await TokenizerOf(model, folder, cancellationToken);
             int? vocabulary = model is null ? null : ModelConfig.Parse(model.ConfigJson).VocabularySize;
-            return await Task.Run(
-                () => DataSets.Validate(path, settings, tokenizer, vocabulary, isPretraining, cancellationToken), cancellationToken);
+            using var over = new CancellationTokenSource(TimeSpan.FromSeconds(options.Value.LongestCheckSeconds), clock);
+            var limits = new ReadingLimits(options.Value.LargestCheckedBytes, options.Value.MostCheckedRows, over.Token);
+            var report = await Task.Run(
+                () => DataSets.Validate(path, settings, tokenizer, vocabulary, isPretraining, cancellationToken, limits), cancellationToken);
+            return report.IsComplete ? report : report with { Warnings = [.. report.Warnings, Incomplete(report)] };
         }
         finally
         {
             Directory.Delete(folder, recursive: true);
         }
+    }
+
+    /// <summary>A small file may expand to any size, and this process has other things to do.</summary>
+    private string Incomplete(DataReport report)
+    {
+        var limits = options.Value;
+        return $"Only the first {report.Train.Rows} rows were read: a check ends after {limits.LargestCheckedBytes} bytes of rows, {limits.MostCheckedRows} rows or "
+            + $"{limits.LongestCheckSeconds} seconds (settings Files:LargestCheckedBytes, MostCheckedRows and LongestCheckSeconds); a job reads and checks them all.";
     }
 
     /// <summary>The end of the name, which tells the container; the rest of it may be longer than a file system takes.</summary>

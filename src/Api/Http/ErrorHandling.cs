@@ -11,6 +11,8 @@ namespace TrainingService.Api.Http;
 /// <summary>Gives every failure of a request the one error envelope, and logs the ones that are ours.</summary>
 internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IExceptionHandler
 {
+    private const string RetrySeconds = "10";
+
     public async ValueTask<bool> TryHandleAsync(HttpContext httpContext, Exception exception, CancellationToken cancellationToken)
     {
         if (exception is OperationCanceledException && httpContext.RequestAborted.IsCancellationRequested)
@@ -44,6 +46,11 @@ internal sealed partial class ErrorHandling(ILogger<ErrorHandling> logger) : IEx
             result = ErrorResult.Of(StatusCodes.Status500InternalServerError, new ErrorDetail(
                 $"The service failed to answer. Its log has the details under request {requestId}.",
                 ErrorDetail.ServerError, null, "internal"));
+        }
+
+        if (exception is RequestException { Status: StatusCodes.Status429TooManyRequests })
+        {
+            httpContext.Response.Headers.RetryAfter = RetrySeconds;
         }
 
         await result.ExecuteAsync(httpContext);

@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.Extensions.Options;
 using TrainingService.Api.Files;
 using TrainingService.Api.Http;
 using TrainingService.Api.Models;
@@ -35,9 +36,10 @@ internal static class JobEstimate
     private const long LargestCountedBytes = 64 << 20;
 
     public static async Task<Results<Ok<EstimateResponse>, ErrorResult>> Estimate(
-        JsonElement body, Caller caller, AppDbContext db, ModelRegistration registration, FileReader reader, CancellationToken cancellationToken)
+        JsonElement body, Caller caller, AppDbContext db, ModelRegistration registration, FileReader reader, IOptions<JobOptions> options,
+        CancellationToken cancellationToken)
     {
-        var resolved = await SpecReferences.ResolveAsync(db, registration, caller, body, cancellationToken);
+        var resolved = await SpecReferences.ResolveAsync(db, registration, options.Value, caller, body, cancellationToken);
         if (resolved is not { Spec: { } spec, Model: { } model, Config: { } config, Train: { } train })
         {
             return ErrorResult.Invalid([.. JobSubmission.Details(resolved.Errors, path => path)]);
@@ -47,7 +49,7 @@ internal static class JobEstimate
         if (train.Bytes <= LargestCountedBytes)
         {
             var report = await reader.ReportAsync(train, model, spec.Data, spec.Objective is PretrainingConfig, cancellationToken);
-            size = new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total);
+            size = report.IsComplete ? new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total) : size;
         }
 
         return TypedResults.Ok(EstimateResponse.From(Training.Estimate.For(spec, config, size), size));

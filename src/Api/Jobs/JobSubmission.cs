@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Options;
 using TrainingService.Api.Http;
 using TrainingService.Api.Models;
 using TrainingService.Domain.Jobs;
@@ -9,7 +10,8 @@ using TrainingService.Training;
 namespace TrainingService.Api.Jobs;
 
 /// <summary>Turns a request of either dialect into a waiting job, once.</summary>
-internal sealed class JobSubmission(AppDbContext db, ModelRegistration registration, IJobQueue queue, TimeProvider clock)
+internal sealed class JobSubmission(
+    AppDbContext db, ModelRegistration registration, IJobQueue queue, TimeProvider clock, IOptions<JobOptions> options)
 {
     /// <returns>The job, new or found again; or why there is none.</returns>
     public async Task<(TrainingJob? Job, ErrorResult? Refusal)> SubmitAsync(
@@ -22,7 +24,7 @@ internal sealed class JobSubmission(AppDbContext db, ModelRegistration registrat
             return (earlier, null);
         }
 
-        var resolved = await SpecReferences.ResolveAsync(db, registration, caller, request.Spec, cancellationToken);
+        var resolved = await SpecReferences.ResolveAsync(db, registration, options.Value, caller, request.Spec, cancellationToken);
         if (resolved.Spec is null || request.Errors.Count > 0)
         {
             return (null, ErrorResult.Invalid([.. request.Errors, .. Details(resolved.Errors, request.ToClientPath)]));

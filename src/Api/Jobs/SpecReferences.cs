@@ -22,7 +22,7 @@ internal static class SpecReferences
     private const string TrainingPurpose = "fine-tune";
 
     public static async Task<ResolvedSpec> ResolveAsync(
-        AppDbContext db, ModelRegistration registration, Caller caller, JsonElement json, CancellationToken cancellationToken)
+        AppDbContext db, ModelRegistration registration, JobOptions options, Caller caller, JsonElement json, CancellationToken cancellationToken)
     {
         var read = SpecJson.Parse(json);
         var errors = read.Errors.ToList();
@@ -40,7 +40,23 @@ internal static class SpecReferences
         // Names are resolved now, so that the job keeps its model when another one takes the name.
         var spec = read.Spec with { Model = PublicId.Of(PublicId.Model, model!.Id) };
         var misfits = SpecChecks.AgainstModel(spec, config!);
+        if (misfits.Count == 0 && TooLarge(spec, config!, options) is { } error)
+        {
+            misfits = [error];
+        }
+
         return new ResolvedSpec(misfits.Count == 0 ? spec : null, model, config, train, misfits);
+    }
+
+    /// <summary>What no machine here has. Rows, which may be shorter than the spec allows, are left out of it.</summary>
+    private static SpecError? TooLarge(TrainingSpec spec, ModelConfig config, JobOptions options)
+    {
+        var needed = Estimate.For(spec, config).Memory.BytesWithoutRows();
+        return needed <= options.LargestEstimateBytes ? null : new SpecError(
+            "model",
+            $"The job needs about {needed} bytes of memory for weights, gradients and optimizer (estimated), and at most {options.LargestEstimateBytes} "
+            + "are allowed (setting Jobs:LargestEstimateBytes); take a smaller model, or adapter lora with a lower rank.",
+            "too_large");
     }
 
     private sealed class Lookup(AppDbContext db, ModelRegistration registration, Caller caller, JsonElement spec, List<SpecError> errors)

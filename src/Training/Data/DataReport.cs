@@ -23,6 +23,9 @@ public sealed record DataReport
     /// <summary>The first training rows as the model sees them.</summary>
     public IReadOnlyList<RowPreview> Preview { get; init; } = [];
 
+    /// <summary>Whether every row was read. A run reads them all; a look at a file may end before that, and a warning then says so.</summary>
+    public bool IsComplete { get; init; } = true;
+
     /// <summary>Errors that are kept in full.</summary>
     public const int MaxErrors = 100;
 

@@ -45,13 +45,14 @@ public static class DataSets
     /// <param name="config">How rows are to be read; null: by default. Its file names are not used.</param>
     /// <param name="tokenizer">Null: only the structure of text rows is checked, and no tokens are counted.</param>
     /// <param name="modelVocabulary">Number of ids that the model knows; null: ids of tokenised rows are not checked.</param>
+    /// <param name="limits">Null: the file is read to its end.</param>
     /// <exception cref="TrainingException">The file cannot be opened.</exception>
     public static DataReport Validate(
         string path, DataConfig? config = null, Tokenizer? tokenizer = null, int? modelVocabulary = null, bool isPretraining = false,
-        CancellationToken cancellationToken = default)
+        CancellationToken cancellationToken = default, ReadingLimits? limits = null)
     {
         var settings = (config ?? new DataConfig { Train = path }) with { Train = path, Validation = null, ValidationSplit = 0 };
-        var reader = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null);
+        var reader = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null, limits);
         reader.Read(path, cancellationToken);
         return ReportBuilder.Build(settings, reader, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
     }

@@ -39,6 +39,7 @@ internal static class ReportBuilder
             Validation = held is null ? null : Count(validation ?? train, held, validation?.Rows ?? held.Count, validation is not null),
             OverlappingRows = held?.Count(outcome => known.Contains(outcome.Fingerprint)) ?? 0,
             ErrorCount = errorCount,
+            IsComplete = train.IsComplete && validation?.IsComplete != false,
             Errors = [.. errors.Take(DataReport.MaxErrors)],
             Preview = [.. kept.SelectMany(outcome => outcome.Examples).Take(DataReport.MaxPreviews).Select(example => Preview(example, tokenizer))],
         };

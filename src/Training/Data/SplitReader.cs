@@ -32,8 +32,10 @@ internal sealed record RowOutcome(int Row, UInt128 Fingerprint, IReadOnlyList<Ex
 /// <summary>Reads one file: rows in, token sequences and faults out.</summary>
 /// <param name="tokenizer">Null: only the structure of text rows is checked.</param>
 /// <param name="vocabulary">Number of ids that the model knows; null: ids are not checked against it.</param>
+/// <param name="limits">Null: the file is read to its end.</param>
 internal sealed class SplitReader(
-    string split, DataConfig config, bool isPretraining, Tokenizer? tokenizer, int? vocabulary, Action<DataProgress>? progress)
+    string split, DataConfig config, bool isPretraining, Tokenizer? tokenizer, int? vocabulary, Action<DataProgress>? progress,
+    ReadingLimits? limits = null)
 {
     private const int RowsBeforeLayout = 20;
     private const int RowsPerProgress = 1000;
@@ -61,6 +63,9 @@ internal sealed class SplitReader(
     /// <summary>Rows in error because no token of theirs carries loss.</summary>
     public int UntrainableRows { get; private set; }
 
+    /// <summary>False when the limits ended the reading.</summary>
+    public bool IsComplete { get; private set; } = true;
+
     public IReadOnlyList<RowError> Errors => _errors;
 
     public IReadOnlyList<string> IgnoredColumns => Layout is null ? [] : [.. _columns.Where(column => !Layout.Reads(column)).Order()];
@@ -71,7 +76,7 @@ internal sealed class SplitReader(
 
     public void Read(string path, CancellationToken cancellationToken)
     {
-        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, cancellationToken).GetEnumerator();
+        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, cancellationToken, limits).GetEnumerator();
         var first = new List<Row>();
         var bytes = 0L;
         while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && bytes < RowBytes.Limit
@@ -91,6 +96,12 @@ internal sealed class SplitReader(
         while (rows.MoveNext())
         {
             cancellationToken.ThrowIfCancellationRequested();
+            if (limits is not null && (Rows >= limits.Rows || limits.Over.IsCancellationRequested))
+            {
+                IsComplete = false;
+                break;
+            }
+
             Take(rows.Current);
             if (Rows % RowsPerProgress == 0)
             {
@@ -131,6 +142,12 @@ internal sealed class SplitReader(
 
     private void Take(Row row)
     {
+        if (row.Fault?.Code == ByteSource.LookIsOver)
+        {
+            IsComplete = false;
+            return;
+        }
+
         if (row.Number is not null)
         {
             Rows++;

@@ -2,8 +2,13 @@ namespace TrainingService.Training.Data.Rows;
 
 /// <summary>Bytes of a stream through one buffer, with a look ahead. Owns the stream.</summary>
 /// <param name="cancellationToken">Asked at each buffer, so that a row of any length can be left.</param>
-internal sealed class ByteSource(Stream stream, CancellationToken cancellationToken = default) : IDisposable
+/// <param name="limits">Null: read to the end.</param>
+internal sealed class ByteSource(Stream stream, CancellationToken cancellationToken = default, ReadingLimits? limits = null) : IDisposable
 {
+    /// <summary>Code of the fault that says that the rest was left out.</summary>
+    public const string LookIsOver = "look_is_over";
+
+    private long _read;
     private readonly byte[] _buffer = new byte[64 * 1024];
     private int _start;
     private int _end;
@@ -16,8 +21,14 @@ internal sealed class ByteSource(Stream stream, CancellationToken cancellationTo
             if (_start == _end)
             {
                 cancellationToken.ThrowIfCancellationRequested();
+                if (limits is not null && (_read > limits.Bytes || limits.Over.IsCancellationRequested))
+                {
+                    throw new RowException(LookIsOver, "the rest of the file is left out");
+                }
+
                 _start = 0;
                 _end = stream.Read(_buffer, 0, _buffer.Length);
+                _read += _end;
             }
 
             return _buffer.AsSpan(_start, _end - _start);
@@ -28,6 +39,7 @@ internal sealed class ByteSource(Stream stream, CancellationToken cancellationTo
     public ReadOnlySpan<byte> Head()
     {
         _end = stream.ReadAtLeast(_buffer, _buffer.Length, throwOnEndOfStream: false);
+        _read += _end;
         return _buffer.AsSpan(0, _end);
     }
 

@@ -21,13 +21,14 @@ internal static class RowFile
     /// <summary>The rows, read as they are asked for. A file that cannot be read further ends with a row that says why.</summary>
     /// <param name="param">Spec member that names the file, for errors.</param>
     /// <param name="onContainer">Told the container (<c>jsonl</c>, <c>csv.gz</c>, …) before the first row.</param>
+    /// <param name="limits">Where the last row says <see cref="ByteSource.LookIsOver"/>; null: read to the end.</param>
     /// <exception cref="TrainingException">There is no such file, or it cannot be opened.</exception>
     public static IEnumerable<Row> Read(
-        string path, string param, Action<string> onContainer, CancellationToken cancellationToken = default)
+        string path, string param, Action<string> onContainer, CancellationToken cancellationToken = default, ReadingLimits? limits = null)
     {
         using var file = Open(path, param);
         var gzip = IsGzip(file);
-        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, cancellationToken);
+        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, cancellationToken, limits);
         using var rows = Rows(source, path, gzip, onContainer).GetEnumerator();
         var number = 0;
         while (true)
@@ -116,6 +117,7 @@ internal static class RowFile
 
     private static FileStream Open(string path, string param)
     {
+        PlainFile.LengthOf(path, param);   // refuses what is no file
         try
         {
             return new(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 1, FileOptions.SequentialScan);
