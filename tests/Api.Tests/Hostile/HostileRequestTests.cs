@@ -50,7 +50,8 @@ public abstract class HostileRequestTests(ApiService service) : ApiTests(service
         {
             foreach (var (member, isText) in Members(body, ""))
             {
-                foreach (var value in isText ? Texts : Numbers)
+                // What a database makes of texts differs; numbers are judged before it.
+                foreach (var value in isText ? Texts : Service is EmbeddedApi ? Numbers : Numbers[..2])
                 {
                     await Answered(path, With(body, member, value), $"{path} {member} = {value}");
                 }
