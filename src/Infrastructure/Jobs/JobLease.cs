@@ -7,7 +7,7 @@ namespace TrainingService.Infrastructure.Jobs;
 
 /// <summary>
 /// One attempt's right to write. Every write carries the token; when it changes no row, <see cref="LeaseLostException"/> says that
-/// the job is somebody else's now.
+/// the job is somebody else's now. Any write may be asked for again when its answer was lost: what is stored already counts as done.
 /// </summary>
 public sealed class JobLease
 {
@@ -23,6 +23,7 @@ public sealed class JobLease
     private TimeSpan _lifetime;
     private long _renewed;
     private ProgressBatch? _reported;
+    private (Guid Event, JobStatus Status)? _handedBack;
 
     /// <param name="requested">The monotonic time before the claim was sent: the lease began then or later.</param>
     internal JobLease(IDbContextFactory<AppDbContext> contexts, TimeProvider clock, ClaimedJob job, TimeSpan lifetime, long requested)
@@ -135,15 +136,26 @@ public sealed class JobLease
         }
     }
 
-    /// <summary>Makes a checkpoint known that is complete in the artifact store.</summary>
-    public Task AddCheckpointAsync(JobCheckpoint checkpoint, string message, CancellationToken cancellationToken) =>
-        ChangeAsync(
-            (db, job, now) =>
+    /// <summary>Makes a checkpoint known that is complete in the artifact store; one that this attempt made known before stays as it is.</summary>
+    public async Task AddCheckpointAsync(JobCheckpoint checkpoint, string message, CancellationToken cancellationToken)
+    {
+        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
+        var known = db.Checkpoints.Where(c => c.JobId == JobId && c.Attempt == checkpoint.Attempt && c.Step == checkpoint.Step);
+
+        // Asked under the row's lock, behind which a first try whose answer was lost has ended.
+        var job = await db.ChangeJobAsync(
+            j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling) && !known.Any(),
+            (mine, now) =>
             {
                 db.Checkpoints.Add(checkpoint);
-                job.Record(EventLevel.Info, JobEvent.MessageType, message, null, now);
+                mine.Record(EventLevel.Info, JobEvent.MessageType, message, null, now);
             },
             cancellationToken);
+        if (job is null && !await known.AnyAsync(cancellationToken))
+        {
+            throw new LeaseLostException(JobId, Token);
+        }
+    }
 
     /// <summary>Forgets checkpoints that are neither among the newest nor the best.</summary>
     /// <param name="keep">How many of the newest stay.</param>
@@ -168,7 +180,7 @@ public sealed class JobLease
     /// <summary>Ends the job with its result; the artifacts and the curve become known in the same transaction.</summary>
     public Task SucceedAsync(
         string fineTunedModel, IReadOnlyList<Artifact> artifacts, DataFile? results, CancellationToken cancellationToken) =>
-        ChangeAsync(
+        HandBackAsync(
             (db, job, now) =>
             {
                 db.Artifacts.AddRange(artifacts);
@@ -183,7 +195,7 @@ public sealed class JobLease
 
     /// <summary>Ends the job without a result; what it left behind (its log) becomes known.</summary>
     public Task FailAsync(JobFailure failure, IReadOnlyList<Artifact> artifacts, CancellationToken cancellationToken) =>
-        ChangeAsync(
+        HandBackAsync(
             (db, job, now) =>
             {
                 db.Artifacts.AddRange(artifacts);
@@ -192,7 +204,7 @@ public sealed class JobLease
             cancellationToken);
 
     public Task ConfirmCancelledAsync(IReadOnlyList<Artifact> artifacts, CancellationToken cancellationToken) =>
-        ChangeAsync(
+        HandBackAsync(
             (db, job, now) =>
             {
                 db.Artifacts.AddRange(artifacts);
@@ -218,51 +230,53 @@ public sealed class JobLease
         string reason, TimeSpan delay, IReadOnlyList<Artifact> artifacts, CancellationToken cancellationToken) =>
         StopAsync((job, now) => job.Requeue(reason, RequeueCause.PlatformFailure, now + delay, now), null, cancellationToken, artifacts);
 
-    private async Task<JobStatus> StopAsync(
+    private Task<JobStatus> StopAsync(
         Action<TrainingJob, DateTimeOffset> stop, string? warning, CancellationToken cancellationToken,
-        IReadOnlyList<Artifact>? artifacts = null)
-    {
-        var status = JobStatus.Running;
-        await ChangeAsync(
-            (db, job, now) =>
+        IReadOnlyList<Artifact>? artifacts = null) => HandBackAsync(
+        (db, job, now) =>
+        {
+            db.Artifacts.AddRange(artifacts ?? []);
+            if (warning is not null)
             {
-                db.Artifacts.AddRange(artifacts ?? []);
-                if (warning is not null)
-                {
-                    job.Record(EventLevel.Warn, JobEvent.MessageType, warning, null, now);
-                }
+                job.Record(EventLevel.Warn, JobEvent.MessageType, warning, null, now);
+            }
 
-                if (job.Status == JobStatus.Cancelling)
-                {
-                    job.ConfirmCancelled(now);
-                }
-                else
-                {
-                    stop(job, now);
-                }
-
-                status = job.Status;
-            },
-            cancellationToken);
-        return status;
-    }
+            if (job.Status == JobStatus.Cancelling)
+            {
+                job.ConfirmCancelled(now);
+            }
+            else
+            {
+                stop(job, now);
+            }
+        },
+        cancellationToken);
 
     private T One<T>(List<T> rows) => rows.Count == 1 ? rows[0] : throw new LeaseLostException(JobId, Token);
 
     private IQueryable<TrainingJob> Mine(AppDbContext db) => db.Jobs.Where(
         j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling));
 
-    private async Task ChangeAsync(Action<AppDbContext, TrainingJob, DateTimeOffset> change, CancellationToken cancellationToken)
+    /// <summary>The last write of an attempt. The event that it raises tells, after a lost answer, whether it was stored.</summary>
+    /// <returns>Where it left the job.</returns>
+    private async Task<JobStatus> HandBackAsync(Action<AppDbContext, TrainingJob, DateTimeOffset> change, CancellationToken cancellationToken)
     {
         await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
-        var now = await db.NowAsync(cancellationToken);
         var job = await db.ChangeJobAsync(
             j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling),
-            j => change(db, j, now),
+            (mine, now) =>
+            {
+                change(db, mine, now);
+                _handedBack = (mine.Events[^1].Id, mine.Status);
+            },
             cancellationToken);
-        if (job is null)
+        if (job is not null)
         {
-            throw new LeaseLostException(JobId, Token);
+            return job.Status;
         }
+
+        return _handedBack is { } sent && await db.Events.AnyAsync(e => e.Id == sent.Event, cancellationToken)
+            ? sent.Status
+            : throw new LeaseLostException(JobId, Token);
     }
 }

@@ -10,6 +10,7 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
     /// Takes the best waiting job: highest priority, then the project with the fewest running jobs, then age. One statement, so no
     /// job is given to two workers; its history and event are in the same transaction.
     /// </summary>
+    /// <remarks>When the answer of its commit is lost, nobody runs the claimed job until its lease ends and the reconciler takes it back.</remarks>
     /// <returns>The lease; null when nothing waits.</returns>
     public async Task<JobLease?> ClaimAsync(string worker, TimeSpan lease, CancellationToken cancellationToken)
     {

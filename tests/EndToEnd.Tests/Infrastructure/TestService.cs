@@ -29,7 +29,12 @@ internal sealed class TestService : IAsyncDisposable
 
     public JobStore Jobs => Services.GetRequiredService<JobStore>();
 
-    public static async Task<TestService> CreateAsync(ServiceProfile profile, params (string Name, string Value)[] more)
+    public static Task<TestService> CreateAsync(ServiceProfile profile, params (string Name, string Value)[] more) =>
+        CreateAsync(profile, _ => { }, more);
+
+    /// <param name="configure">Puts other parts in the place of the registered ones.</param>
+    public static async Task<TestService> CreateAsync(
+        ServiceProfile profile, Action<IServiceCollection> configure, params (string Name, string Value)[] more)
     {
         var server = profile == ServiceProfile.Production ? TestNeeds.Postgres : null;   // skips before anything is left behind
         var folder = Directory.CreateTempSubdirectory("training-service-").FullName;
@@ -54,6 +59,7 @@ internal sealed class TestService : IAsyncDisposable
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
         builder.Configuration.AddInMemoryCollection(settings);
         builder.Services.AddTrainingServiceInfrastructure(builder.Configuration);
+        configure(builder.Services);
         var host = builder.Build();
         await host.Services.GetRequiredService<DatabaseMigrator>().MigrateAsync(TestContext.Current.CancellationToken);
         return new TestService(host, folder, database);
