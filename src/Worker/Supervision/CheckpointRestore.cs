@@ -17,7 +17,7 @@ namespace TrainingService.Worker.Supervision;
 internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactStore store, ILogger<CheckpointRestore> logger)
 {
     /// <returns>The step of the restored checkpoint; zero when there is none that can be used.</returns>
-    public async Task<int> RunAsync(AppDbContext db, Guid job, string work, CancellationToken cancellationToken)
+    public async Task<int> RunAsync(AppDbContext db, Guid job, string work, ReportBuffer reports, CancellationToken cancellationToken)
     {
         var stored = await db.Checkpoints.AsNoTracking().Where(c => c.JobId == job)
             .OrderByDescending(c => c.Step).ThenByDescending(c => c.Attempt).ToListAsync(cancellationToken);
@@ -26,7 +26,7 @@ internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactSt
             var folder = CheckpointUploads.LocalFolder(work, checkpoint.Step);
             try
             {
-                await DownloadAsync(checkpoint, folder, cancellationToken);
+                await DownloadAsync(checkpoint, folder, reports, cancellationToken);
                 return checkpoint.Step;
             }
             catch (Exception e) when (e is DamagedFileException or JsonException)
@@ -42,7 +42,7 @@ internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactSt
         return 0;
     }
 
-    private async Task DownloadAsync(JobCheckpoint checkpoint, string folder, CancellationToken cancellationToken)
+    private async Task DownloadAsync(JobCheckpoint checkpoint, string folder, ReportBuffer reports, CancellationToken cancellationToken)
     {
         await using var content = await store.OpenReadAsync(checkpoint.StoragePrefix + Manifest.FileName, null, cancellationToken)
             ?? throw new DamagedFileException($"The checkpoint of step {checkpoint.Step} has no manifest.");
@@ -59,9 +59,11 @@ internal sealed partial class CheckpointRestore(ArtifactCache cache, IArtifactSt
             throw new DamagedFileException($"The manifest of the checkpoint of step {checkpoint.Step} names no file.");
         }
 
-        foreach (var file in manifest.Files)
+        CachedFile[] files = [.. manifest.Files.Select(file => new CachedFile(file.Path, checkpoint.StoragePrefix + file.Path, file.Sha256, file.Bytes))];
+        var progress = cache.MeterFor(FormattableString.Invariant($"the checkpoint of step {checkpoint.Step}"), files, reports);
+        foreach (var file in files)
         {
-            await cache.DownloadAsync(new CachedFile(file.Path, checkpoint.StoragePrefix + file.Path, file.Sha256), folder, cancellationToken);
+            await cache.DownloadAsync(file, folder, progress, cancellationToken);
         }
     }
 

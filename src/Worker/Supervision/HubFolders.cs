@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using TrainingService.Domain.Models;
@@ -17,17 +16,16 @@ internal sealed record ModelFileEntry(string Path, long Bytes, string Sha256, bo
 /// </summary>
 internal sealed class HubFolders(ArtifactCache cache, HubDownload download, WorkerPaths paths, TimeProvider clock)
 {
-    private static readonly TimeSpan NoteEvery = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan LockPoll = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan KeepUnfinished = TimeSpan.FromDays(7);
 
     private readonly string _growing = Path.Combine(paths.Root, "hub");
 
     /// <param name="files">All files of the model, as registered.</param>
-    /// <param name="report">Told now and then how far the download is.</param>
+    /// <param name="reports">Told how far the download is.</param>
     /// <exception cref="TrainingException">The model cannot be fetched; the message says what to do.</exception>
     public async Task<string> FolderAsync(
-        BaseModel model, IReadOnlyList<ModelFileEntry> files, Action<DownloadProgress> report, CancellationToken cancellationToken)
+        BaseModel model, IReadOnlyList<ModelFileEntry> files, ReportBuffer reports, CancellationToken cancellationToken)
     {
         var name = NameOf(files);
         var target = Path.Combine(paths.Cache, name);
@@ -38,7 +36,7 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
 
         Directory.CreateDirectory(_growing);
         Directory.CreateDirectory(paths.Cache);
-        await using var single = await LockAsync(Path.Combine(_growing, name + ".lock"), cancellationToken);
+        await using var single = await LockAsync(Path.Combine(_growing, name + ".lock"), reports, cancellationToken);
         if (Directory.Exists(target))
         {
             return target;   // somebody else fetched it while we waited
@@ -47,7 +45,7 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
         DropAbandoned();
         var folder = Path.Combine(_growing, name);
         Directory.CreateDirectory(folder);
-        await FillAsync(model, files, folder, report, cancellationToken);
+        await FillAsync(model, files, folder, reports, cancellationToken);
         Directory.Move(folder, target);
         return target;
     }
@@ -59,8 +57,11 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(list)));
     }
 
-    /// <summary>The lock goes with the process that holds it, however that ends.</summary>
-    private async Task<FileStream> LockAsync(string path, CancellationToken cancellationToken)
+    /// <summary>
+    /// The lock goes with the process that holds it, however that ends. Waiting for its download is no standstill: the job that holds the
+    /// lock is watched itself.
+    /// </summary>
+    private async Task<FileStream> LockAsync(string path, ReportBuffer reports, CancellationToken cancellationToken)
     {
         while (true)
         {
@@ -70,6 +71,7 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
             }
             catch (IOException e) when (IsHeld(e))
             {
+                reports.Touch();
                 await Task.Delay(LockPoll, clock, cancellationToken);
             }
         }
@@ -84,15 +86,16 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
     }
 
     private async Task FillAsync(
-        BaseModel model, IReadOnlyList<ModelFileEntry> files, string folder, Action<DownloadProgress> report, CancellationToken cancellationToken)
+        BaseModel model, IReadOnlyList<ModelFileEntry> files, string folder, ReportBuffer reports, CancellationToken cancellationToken)
     {
         var id = HubModelId.Of(model.HubId!, model.HubRevision);
         var remote = files.Where(file => file.Remote).ToList();
         var repository = new HubRepository(id, model.HubCommit!, [.. remote.Select(file => new HubFile(file.Path, file.Bytes, file.Sha256, null))]);
-        var progress = new Meter(id, remote.Sum(file => file.Bytes), report, clock);
+        var progress = new DownloadMeter(id.ToString(), "the hub", files.Sum(file => file.Bytes), TimeSpan.Zero, reports, clock);
         foreach (var file in files.Where(file => !file.Remote))
         {
-            await cache.DownloadAsync(new CachedFile(file.Path, $"{model.Location}/{file.Path}", file.Sha256), folder, cancellationToken);
+            await cache.DownloadAsync(
+                new CachedFile(file.Path, $"{model.Location}/{file.Path}", file.Sha256, file.Bytes), folder, progress, cancellationToken);
         }
 
         foreach (var file in repository.Files)
@@ -107,7 +110,7 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
         }
     }
 
-    private async Task FetchAsync(HubRepository repository, HubFile file, string path, Meter progress, CancellationToken cancellationToken)
+    private async Task FetchAsync(HubRepository repository, HubFile file, string path, DownloadMeter progress, CancellationToken cancellationToken)
     {
         try
         {
@@ -145,41 +148,4 @@ internal sealed class HubFolders(ArtifactCache cache, HubDownload download, Work
             }
         }
     }
-
-    /// <summary>Adds the files up, and speaks now and then.</summary>
-    private sealed class Meter(HubModelId id, long total, Action<DownloadProgress> report, TimeProvider clock)
-    {
-        private long _finished;
-        private long? _told;
-
-        public void At(long bytes)
-        {
-            if (_told is not { } told || clock.GetElapsedTime(told) >= NoteEvery)
-            {
-                Tell(_finished + bytes);
-            }
-        }
-
-        public void Finished(long bytes)
-        {
-            _finished += bytes;
-            if (_finished == total)
-            {
-                Tell(total);
-            }
-        }
-
-        private void Tell(long bytes)
-        {
-            _told = clock.GetTimestamp();
-            report(new DownloadProgress(id.ToString(), bytes, total));
-        }
-    }
-}
-
-/// <summary>How far the download of a model is.</summary>
-internal sealed record DownloadProgress(string Model, long Bytes, long TotalBytes)
-{
-    public string Message => string.Create(
-        CultureInfo.InvariantCulture, $"Fetched {Bytes / 1e6:0.0} of {TotalBytes / 1e6:0.0} MB of {Model} from the hub.");
 }

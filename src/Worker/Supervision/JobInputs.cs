@@ -42,16 +42,16 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
             Model = await ModelFolderAsync(model, reports, use, cancellationToken),
             Data = spec.Data with
             {
-                Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", use, cancellationToken),
+                Train = await FileAsync(db, lease.ProjectId, spec.Data.Train, "data.train", reports, use, cancellationToken),
                 Validation = spec.Data.Validation is { } validation
-                    ? await FileAsync(db, lease.ProjectId, validation, "data.validation", use, cancellationToken)
+                    ? await FileAsync(db, lease.ProjectId, validation, "data.validation", reports, use, cancellationToken)
                     : null,
             },
             Adapter = spec.Adapter.From is { } from
-                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, use, cancellationToken) }
+                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, reports, use, cancellationToken) }
                 : spec.Adapter,
         };
-        var resumedFrom = await restore.RunAsync(db, lease.JobId, work, cancellationToken);
+        var resumedFrom = await restore.RunAsync(db, lease.JobId, work, reports, cancellationToken);
         return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name, resumedFrom);
     }
 
@@ -72,17 +72,18 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
                 $"The folder of base model '{model.Name}' is not on this worker; register the model where all workers reach it, or upload it.", "model"),
             ModelSource.Stored => use.OfAsync(
                 () => cache.FolderAsync(
-                    [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256))],
-                    cancellationToken),
+                    model.Name,
+                    [.. FilesOf(model).Select(file => new CachedFile(file.Path, $"{model.Location.TrimEnd('/')}/{file.Path}", file.Sha256, file.Bytes))],
+                    reports, cancellationToken),
                 cancellationToken),
             ModelSource.Hub => use.OfAsync(
-                () => hub.FolderAsync(model, FilesOf(model), reports.Add, cancellationToken), cancellationToken),
+                () => hub.FolderAsync(model, FilesOf(model), reports, cancellationToken), cancellationToken),
         };
 
     private static List<ModelFileEntry> FilesOf(BaseModel model) => JsonSerializer.Deserialize<List<ModelFileEntry>>(model.FilesJson, FilesJson)!;
 
     private async Task<string> FileAsync(
-        AppDbContext db, Guid project, string name, string param, CacheUse use, CancellationToken cancellationToken)
+        AppDbContext db, Guid project, string name, string param, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken)
     {
         var file = PublicId.TryParse(PublicId.File, name, out var id)
             ? await db.Files.AsNoTracking().SingleOrDefaultAsync(f => f.Id == id && f.ProjectId == project, cancellationToken)
@@ -94,7 +95,9 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
 
         var local = LocalName(file);
         var folder = await use.OfAsync(
-            () => cache.FolderAsync([new CachedFile(local, file.StorageKey, file.Sha256)], cancellationToken), cancellationToken);
+            () => cache.FolderAsync(
+                file.FileName, [new CachedFile(local, file.StorageKey, file.Sha256, file.Bytes)], reports, cancellationToken),
+            cancellationToken);
         return Path.Combine(folder, local);
     }
 
@@ -107,7 +110,7 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
 
     /// <summary>The saved weights of an earlier job, by the name of its model or by its id.</summary>
     private async Task<string> ResultFolderAsync(
-        AppDbContext db, Guid project, string name, CacheUse use, CancellationToken cancellationToken)
+        AppDbContext db, Guid project, string name, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken)
     {
         var isId = PublicId.TryParse(PublicId.Job, name, out var id);
         var job = await db.Jobs.AsNoTracking().SingleOrDefaultAsync(
@@ -124,7 +127,8 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
 
         return await use.OfAsync(
             () => cache.FolderAsync(
-                [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256))], cancellationToken),
+                name, [.. files.Select(a => new CachedFile(a.Path[(a.Path.IndexOf('/') + 1)..], a.StorageKey, a.Sha256, a.Bytes))],
+                reports, cancellationToken),
             cancellationToken);
     }
 }

@@ -17,7 +17,7 @@ namespace TrainingService.EndToEnd.Tests.Hub;
 public sealed class HubFolderTests : IAsyncDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("training-hub-").FullName;
-    private readonly List<DownloadProgress> _told = [];
+    private readonly ReportBuffer _reports = new(TimeProvider.System.GetUtcNow);
     private readonly List<ModelFileEntry> _files = [];
     private HubServer? _hub;
     private HubHttp? _http;
@@ -34,7 +34,7 @@ public sealed class HubFolderTests : IAsyncDisposable
         Assert.Single(folders.Distinct());
         Assert.Equal(["config.json", "model.safetensors"], Directory.GetFiles(folders[0]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
         Assert.Single(_hub!.Seen, request => request.IsCdn);
-        Assert.Equal(new DownloadProgress(HubServer.Model, 200_000, 200_000), _told[^1]);
+        Assert.Equal($"Fetched 0.2 of 0.2 MB of {HubServer.Model} from the hub.", _reports.Take()!.Events[^1].Message);
     }
 
     [Fact]
@@ -103,15 +103,7 @@ public sealed class HubFolderTests : IAsyncDisposable
         Directory.Delete(_folder, recursive: true);
     }
 
-    private Task<string> FetchAsync(HubFolders folders, BaseModel model) => folders.FolderAsync(model, _files, Tell, Cancel);
-
-    private void Tell(DownloadProgress progress)
-    {
-        lock (_told)
-        {
-            _told.Add(progress);
-        }
-    }
+    private Task<string> FetchAsync(HubFolders folders, BaseModel model) => folders.FolderAsync(model, _files, _reports, Cancel);
 
     private async Task<(HubFolders Folders, BaseModel Model)> StartAsync()
     {
@@ -149,7 +141,7 @@ public sealed class HubFolderTests : IAsyncDisposable
         var client = new HubClient(_http!, Hub(), TimeProvider.System);
         var paths = new WorkerPaths(
             Options.Create(new WorkerOptions { Executable = typeof(HubFolders).Assembly.Location }), Options.Create(new ServiceOptions { DataFolder = _folder }));
-        var cache = new ArtifactCache(new FolderArtifactStore(Path.Combine(_folder, "artifacts")), paths);
+        var cache = new ArtifactCache(new FolderArtifactStore(Path.Combine(_folder, "artifacts")), paths, TimeProvider.System);
         return new HubFolders(
             cache, new HubDownload(_http!, client, TimeProvider.System, NullLogger<HubDownload>.Instance), paths, TimeProvider.System);
     }
