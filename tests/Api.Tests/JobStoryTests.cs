@@ -1,9 +1,11 @@
 using System.Text;
 using System.Text.Json.Nodes;
+using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using TrainingService.Domain;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
+using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure.Jobs;
 
 namespace TrainingService.Api.Tests;
@@ -101,6 +103,36 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
     }
 
     [Fact]
+    public async Task The_files_of_a_checkpoint_are_listed_and_downloaded_by_their_owner_and_nothing_else_is()
+    {
+        var id = await CreateJob();
+        var prefix = $"tests/{id}/step-000003/";
+        var checkpoint = await AddCheckpoint(id, prefix);
+        var files = $"/v1/jobs/{id}/checkpoints/{checkpoint}/files";
+        AssertError(await Get(files), 404, "not_found", "checkpoint");   // removed, or never complete: there is no manifest
+        var weights = await Store(prefix + "adapter/adapter_model.safetensors", "weights at step 3");
+        await Store(prefix + "secret", "named by nothing");
+        await Store(prefix + "manifest.json", $$"""{"files":[{"path":"adapter/adapter_model.safetensors","bytes":{{weights.Bytes}},"sha256":"{{weights.Sha256}}","content_type":"application/octet-stream"}]}""");
+
+        var (_, list) = await Get(files);
+
+        var file = Assert.Single(list["data"]!.AsArray())!;
+        Assert.Equal(("adapter/adapter_model.safetensors", weights.Bytes, weights.Sha256), ((string?)file["path"], (long)file["bytes"]!, (string?)file["sha256"]));
+        Assert.Equal("weights at step 3", await Http.GetStringAsync((string)file["url"]!, Cancellation));
+        foreach (var path in new[] { "secret", "adapter/..%2Fsecret", "manifest.json" })
+        {
+            AssertError(await Get($"{files}/{path}"), 404, "not_found", "path");
+        }
+
+        var other = await CreateJob();
+        AssertError(await Get($"/v1/jobs/{other}/checkpoints/{checkpoint}/files"), 404, "not_found", "checkpoint");
+        AssertError(await Get($"/v1/jobs/{id}/checkpoints/ftckpt_x/files"), 404, "not_found", "checkpoint");
+        await GiveAway(id);
+        AssertError(await Get(files), 404, "not_found", "checkpoint");
+        AssertError(await Get($"{files}/adapter/adapter_model.safetensors"), 404, "not_found", "checkpoint");
+    }
+
+    [Fact]
     public async Task Artifacts_are_listed_and_downloaded_and_nothing_else_is()
     {
         var id = await CreateJob();
@@ -172,6 +204,44 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
         }
 
         throw new InvalidOperationException("The stream has ended.");
+    }
+
+    /// <returns>Its public id.</returns>
+    private async Task<string> AddCheckpoint(string id, string prefix)
+    {
+        var key = Guid.CreateVersion7();
+        await Add(id, jobId =>
+        [
+            new JobCheckpoint
+            {
+                Id = key,
+                JobId = jobId,
+                Attempt = 1,
+                Step = 3,
+                Best = false,
+                MetricsJson = "{}",
+                StoragePrefix = prefix,
+                CreatedAt = TimeProvider.System.GetUtcNow(),
+            },
+        ]);
+        return PublicId.Of(PublicId.Checkpoint, key);
+    }
+
+    private async Task<StoredObject> Store(string key, string text)
+    {
+        using var content = new MemoryStream(Encoding.UTF8.GetBytes(text));
+        return await Service.Services.GetRequiredService<IArtifactStore>().PutAsync(key, content, "text/plain", Cancellation);
+    }
+
+    /// <summary>Makes the job another project's.</summary>
+    private async Task GiveAway(string id)
+    {
+        Assert.True(PublicId.TryParse(PublicId.Job, id, out var key));
+        await using var db = await Service.OpenAsync();
+        var project = new Project { Id = Guid.NewGuid(), Name = $"other-{Guid.NewGuid():N}", CreatedAt = TimeProvider.System.GetUtcNow() };
+        db.Projects.Add(project);
+        await db.SaveChangesAsync(Cancellation);
+        await db.Jobs.Where(job => job.Id == key).ExecuteUpdateAsync(set => set.SetProperty(job => job.ProjectId, project.Id), Cancellation);
     }
 
     private async Task<HttpResponseMessage> OpenStream(string id, string? lastEventId)

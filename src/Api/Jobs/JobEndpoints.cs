@@ -35,6 +35,7 @@ internal static class JobEndpoints
             .WithDescription("With stream=true, or Accept: text/event-stream: what has happened, then what happens, until the job has ended. "
                 + "Last-Event-ID continues a stream that was cut off.");
         jobs.MapGet("/{id}/checkpoints", Checkpoints).WithSummary("List a job's checkpoints, newest first");
+        jobs.MapCheckpointFiles();
         jobs.MapJobResults();
     }
 
