@@ -23,7 +23,7 @@ public sealed class JobLease
     private TimeSpan _lifetime;
     private long _renewed;
     private ProgressBatch? _reported;
-    private (Guid Event, JobStatus Status)? _handedBack;
+    private (Guid Event, JobStatus Status)? _unanswered;
 
     /// <param name="requested">The monotonic time before the claim was sent: the lease began then or later.</param>
     internal JobLease(IDbContextFactory<AppDbContext> contexts, TimeProvider clock, ClaimedJob job, TimeSpan lifetime, long requested)
@@ -257,26 +257,37 @@ public sealed class JobLease
     private IQueryable<TrainingJob> Mine(AppDbContext db) => db.Jobs.Where(
         j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling));
 
-    /// <summary>The last write of an attempt. The event that it raises tells, after a lost answer, whether it was stored.</summary>
+    /// <summary>The last write of an attempt. After a lost answer, the event that it raised tells whether it was stored.</summary>
     /// <returns>Where it left the job.</returns>
     private async Task<JobStatus> HandBackAsync(Action<AppDbContext, TrainingJob, DateTimeOffset> change, CancellationToken cancellationToken)
     {
         await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
-        var job = await db.ChangeJobAsync(
-            j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling),
-            (mine, now) =>
-            {
-                change(db, mine, now);
-                _handedBack = (mine.Events[^1].Id, mine.Status);
-            },
-            cancellationToken);
+        (Guid Event, JobStatus Status)? sent = null;
+        TrainingJob? job;
+        try
+        {
+            job = await db.ChangeJobAsync(
+                j => j.Id == JobId && j.LeaseToken == Token && (j.Status == JobStatus.Running || j.Status == JobStatus.Cancelling),
+                (mine, now) =>
+                {
+                    change(db, mine, now);
+                    sent = (mine.Events[^1].Id, mine.Status);
+                },
+                cancellationToken);
+        }
+        catch (Exception)   // whatever it is, it hides the answer
+        {
+            _unanswered = sent ?? _unanswered;
+            throw;
+        }
+
         if (job is not null)
         {
             return job.Status;
         }
 
-        return _handedBack is { } sent && await db.Events.AnyAsync(e => e.Id == sent.Event, cancellationToken)
-            ? sent.Status
+        return _unanswered is { } before && await db.Events.AnyAsync(e => e.Id == before.Event, cancellationToken)
+            ? before.Status
             : throw new LeaseLostException(JobId, Token);
     }
 }
