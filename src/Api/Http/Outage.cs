@@ -22,14 +22,12 @@ internal static class Outage
             switch (e)
             {
                 case DbException full when full.SqlState == NoSpaceLeft || full is Microsoft.Data.Sqlite.SqliteException { SqliteErrorCode: DiskFull }:
-                    return Unavailable("The database has no space left; ask the operator to make some, then try again.", "storage_full");
+                    return Full("The database has no room left; ask the operator to make some, then try again.");
                 case DbException { IsTransient: true }:
                     return Unavailable("The database does not answer at the moment; try again in a while.", "database_unavailable");
                 case ArtifactStoreException { IsFull: true }:
                 case IOException when NoRoom.Contains(e.HResult):
-                    return ErrorResult.Of(StatusCodes.Status507InsufficientStorage, new ErrorDetail(
-                        "The service has no room left to store this; ask the operator to make some, then try again.",
-                        ErrorDetail.ServerError, null, "storage_full"));
+                    return Full("The service has no room left to store this; ask the operator to make some, then try again.");
                 case ArtifactStoreException:
                     return Unavailable("The artifact store failed; try again in a while.", "store_unavailable");
                 default:
@@ -39,6 +37,9 @@ internal static class Outage
 
         return null;
     }
+
+    private static ErrorResult Full(string message) =>
+        ErrorResult.Of(StatusCodes.Status507InsufficientStorage, new ErrorDetail(message, ErrorDetail.ServerError, null, "storage_full"));
 
     private static ErrorResult Unavailable(string message, string code) =>
         ErrorResult.Of(StatusCodes.Status503ServiceUnavailable, new ErrorDetail(message, ErrorDetail.ServerError, null, code));

@@ -39,12 +39,19 @@ internal static class ChaosJob
     public static JsonObject Spec(RunningService service, (string Train, string Validation) data, int seed, int steps = 24) => new()
     {
         ["model"] = service.SampleModel,
-        ["data"] = new JsonObject { ["train"] = data.Train, ["validation"] = data.Validation, ["max_length"] = 128, ["packing"] = true },
-        ["adapter"] = new JsonObject { ["type"] = "lora", ["rank"] = 4, ["alpha"] = 8, ["dropout"] = 0.1 },
+        ["data"] = new JsonObject { ["train"] = data.Train, ["validation"] = data.Validation, ["max_length"] = 64, ["packing"] = true },
+        ["adapter"] = new JsonObject
+        {
+            ["type"] = "lora",
+            ["rank"] = 4,
+            ["alpha"] = 8,
+            ["dropout"] = 0.1,
+            ["target_modules"] = new JsonArray("q_proj", "v_proj"),
+        },
         ["optimizer"] = new JsonObject { ["type"] = "adamw", ["learning_rate"] = 3e-3 },
         ["schedule"] = new JsonObject { ["max_steps"] = steps, ["batch_size"] = 4, ["gradient_accumulation_steps"] = 2 },
         ["evaluation"] = new JsonObject { ["every_steps"] = 5, ["early_stopping_patience"] = 20 },
-        ["checkpoints"] = new JsonObject { ["every_steps"] = 2, ["keep"] = 2 },
+        ["checkpoints"] = new JsonObject { ["every_steps"] = 4, ["keep"] = 2 },
         ["spectra"] = new JsonObject { ["enabled"] = true },
         ["seed"] = seed,
     };

@@ -29,6 +29,7 @@ public class ProductionService : RunningService
 
     public override async ValueTask DisposeAsync()
     {
+        GC.SuppressFinalize(this);
         await base.DisposeAsync();
         NpgsqlConnection.ClearAllPools();
         if (_created)
