@@ -106,7 +106,7 @@ public abstract class SupervisedWorker : IAsyncDisposable
         return await reader.ReadToEndAsync(Cancel);
     }
 
-    protected async Task<Guid> SubmitAsync()
+    protected async Task<Guid> SubmitAsync(int? maxRunSeconds = null)
     {
         var now = TimeProvider.System.GetUtcNow();
         using var rows = new MemoryStream("{\"text\":\"hello\"}\n"u8.ToArray());
@@ -136,7 +136,16 @@ public abstract class SupervisedWorker : IAsyncDisposable
         };
         var spec = $$"""{"model":"{{PublicId.Of(PublicId.Model, model.Id)}}","data":{"train":"{{PublicId.Of(PublicId.File, file.Id)}}"} }""";
         var job = TrainingJob.Submit(
-            new NewJob { ProjectId = Project.BuiltIn, SpecJson = spec, RequestJson = "{}", Model = "tiny", Suffix = "mine" }, now);
+            new NewJob
+            {
+                ProjectId = Project.BuiltIn,
+                SpecJson = spec,
+                RequestJson = "{}",
+                Model = "tiny",
+                Suffix = "mine",
+                MaxRunSeconds = maxRunSeconds,
+            },
+            now);
         await using var db = await OpenAsync();
         db.AddRange(file, model, job);
         await db.SaveChangesAsync(Cancel);

@@ -11,6 +11,7 @@ using TrainingService.Domain.Models;
 using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
+using TrainingService.Tests;
 using TrainingService.Worker;
 
 namespace TrainingService.EndToEnd.Tests.Infrastructure;
@@ -114,6 +115,57 @@ public sealed class SupervisorTests : SupervisedWorker
         Assert.Equal((JobStatus.Failed, code, param, 1), (job.Status, job.Failure!.Code, job.Failure.Param, job.Attempt));
         Assert.Equal(Responsibility.User, job.Failure.Responsibility);
         Assert.True(code == "timeout" || job.Failure.LogTail!.StartsWith("last words", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task The_time_of_earlier_attempts_counts_towards_max_run_seconds()
+    {
+        await StartAsync(
+            $$"""
+            [ -e {{Folder}}/again ] && exec sleep 600
+            touch {{Folder}}/again
+            echo '{"type":"phase","phase":"training"}'
+            until [ -e {{Folder}}/crash ]; do sleep 0.05; done
+            kill -11 $$
+            """,
+            ("Worker:RetrySeconds", "0"), ("Worker:PauseGraceSeconds", "0"));
+        var id = await SubmitAsync(maxRunSeconds: 30);
+        await UntilAsync(id, job => job.Phase == "training");
+        await using var db = await OpenAsync();
+        var began = (await JobAsync(id)).AttemptStartedAt!.Value.AddSeconds(-29);   // the first attempt has taken nearly all the time
+        await db.Jobs.Where(j => j.Id == id).ExecuteUpdateAsync(set => set.SetProperty(j => j.AttemptStartedAt, began), Cancel);
+        await File.WriteAllTextAsync(Path.Combine(Folder, "crash"), "", Cancel);
+
+        var job = await EndOfAsync(id);
+
+        Assert.Equal((JobStatus.Failed, FailureCodes.Timeout, "max_run_seconds", 2), (job.Status, job.Failure!.Code, job.Failure.Param, job.Attempt));
+        var second = job.FinishedAt!.Value - job.History.Last(move => move.Status == JobStatus.Running).At;
+        Assert.True(second < TimeSpan.FromSeconds(20), $"The second attempt ran for {second}, with a second left.");
+        Assert.True(job.RunSeconds >= 29, $"{job.RunSeconds} s");
+    }
+
+    [Fact]
+    public async Task A_full_store_holds_the_result_up_and_costs_nothing()
+    {
+        await using var disk = await MountedFolder.MountAsync(Path.Combine(Folder, "artifacts"), "256k");
+        var filler = Path.Combine(Folder, "artifacts", "filler");
+        await StartAsync($$"""
+            head -c 300000 /dev/zero > {{filler}} 2> /dev/null || true
+            {{Succeed}}
+            """);
+        var id = await SubmitAsync();
+
+        await UntilAsync(id, job => job.Phase == "uploading");
+        await Task.Delay(1000, Cancel);   // several tries
+        var waiting = await JobAsync(id);
+        Assert.Equal((JobStatus.Running, "uploading", 0), (waiting.Status, waiting.Phase, waiting.FailureCount));
+        File.Delete(filler);
+
+        var job = await EndOfAsync(id);
+        Assert.Equal((JobStatus.Succeeded, 1, 0), (job.Status, job.Attempt, job.FailureCount));
+        await using var db = await OpenAsync();
+        var weights = await db.Artifacts.SingleAsync(a => a.Path == "adapter/adapter_model.safetensors", Cancel);
+        Assert.Equal("weights\n", await ReadAsync(weights.StorageKey));
     }
 
     [Fact]
