@@ -36,7 +36,7 @@ internal sealed class FileReader(
             using var over = new CancellationTokenSource(TimeSpan.FromSeconds(options.Value.LongestCheckSeconds), clock);
             var limits = new ReadingLimits(options.Value.LargestCheckedBytes, options.Value.MostCheckedRows, over.Token);
             var report = await Task.Run(
-                () => DataSets.Validate(path, settings, tokenizer, vocabulary, isPretraining, cancellationToken, limits), cancellationToken);
+                () => DataSets.Validate(path, settings, tokenizer, vocabulary, isPretraining, limits, cancellationToken), cancellationToken);
             return report.IsComplete ? report : report with { Warnings = [.. report.Warnings, Incomplete(report)] };
         }
         finally

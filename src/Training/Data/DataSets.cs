@@ -49,7 +49,7 @@ public static class DataSets
     /// <exception cref="TrainingException">The file cannot be opened.</exception>
     public static DataReport Validate(
         string path, DataConfig? config = null, Tokenizer? tokenizer = null, int? modelVocabulary = null, bool isPretraining = false,
-        CancellationToken cancellationToken = default, ReadingLimits? limits = null)
+        ReadingLimits? limits = null, CancellationToken cancellationToken = default)
     {
         var settings = (config ?? new DataConfig { Train = path }) with { Train = path, Validation = null, ValidationSplit = 0 };
         var reader = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null, limits);

@@ -76,7 +76,7 @@ internal sealed class SplitReader(
 
     public void Read(string path, CancellationToken cancellationToken)
     {
-        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, cancellationToken, limits).GetEnumerator();
+        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, limits, cancellationToken).GetEnumerator();
         var first = new List<Row>();
         var bytes = 0L;
         while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && bytes < RowBytes.Limit

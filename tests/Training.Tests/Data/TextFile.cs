@@ -35,7 +35,7 @@ internal sealed class TextFile : IDisposable
     }
 
     public DataReport Validate(DataConfig? config = null, Tokenizer? tokenizer = null, int? vocabulary = null) =>
-        DataSets.Validate(Path, config, tokenizer, vocabulary, isPretraining: false, TestContext.Current.CancellationToken);
+        DataSets.Validate(Path, config, tokenizer, vocabulary, isPretraining: false, cancellationToken: TestContext.Current.CancellationToken);
 
     /// <summary>The rows of this file as a run would see them; other members of <paramref name="config"/> are kept.</summary>
     public PreparedData Prepare(

@@ -1,9 +1,9 @@
 namespace TrainingService.Training.Data.Rows;
 
 /// <summary>Bytes of a stream through one buffer, with a look ahead. Owns the stream.</summary>
-/// <param name="cancellationToken">Asked at each buffer, so that a row of any length can be left.</param>
 /// <param name="limits">Null: read to the end.</param>
-internal sealed class ByteSource(Stream stream, CancellationToken cancellationToken = default, ReadingLimits? limits = null) : IDisposable
+/// <param name="cancellationToken">Asked at each buffer, so that a row of any length can be left.</param>
+internal sealed class ByteSource(Stream stream, ReadingLimits? limits = null, CancellationToken cancellationToken = default) : IDisposable
 {
     /// <summary>Code of the fault that says that the rest was left out.</summary>
     public const string LookIsOver = "look_is_over";

@@ -24,11 +24,11 @@ internal static class RowFile
     /// <param name="limits">Where the last row says <see cref="ByteSource.LookIsOver"/>; null: read to the end.</param>
     /// <exception cref="TrainingException">There is no such file, or it cannot be opened.</exception>
     public static IEnumerable<Row> Read(
-        string path, string param, Action<string> onContainer, CancellationToken cancellationToken = default, ReadingLimits? limits = null)
+        string path, string param, Action<string> onContainer, ReadingLimits? limits = null, CancellationToken cancellationToken = default)
     {
         using var file = Open(path, param);
         var gzip = IsGzip(file);
-        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, cancellationToken, limits);
+        using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, limits, cancellationToken);
         using var rows = Rows(source, path, gzip, onContainer).GetEnumerator();
         var number = 0;
         while (true)
