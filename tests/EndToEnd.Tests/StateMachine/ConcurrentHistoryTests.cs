@@ -51,6 +51,25 @@ public abstract class ConcurrentHistoryTests(ServiceProfile profile, int steps)
         Environment.GetEnvironmentVariable(variable) is { Length: > 0 } value ? int.Parse(value, CultureInfo.InvariantCulture) : null;
 }
 
-public sealed class ConcurrentHistoryOnPostgresTests() : ConcurrentHistoryTests(ServiceProfile.Production, 300);
+public sealed class ConcurrentHistoryOnPostgresTests() : ConcurrentHistoryTests(ServiceProfile.Production, 300)
+{
+    [Fact]
+    public async Task A_claim_passes_over_a_job_that_another_one_is_taking_and_does_not_wait()
+    {
+        var cancel = TestContext.Current.CancellationToken;
+        await using var service = await TestService.CreateAsync(ServiceProfile.Production);
+        var world = new World(service);
+        var (first, second) = (await world.SubmitAsync(0, 0, 0), await world.SubmitAsync(0, 0, 1));
+        await using var db = await service.OpenAsync();
+        await using var claiming = await db.Database.BeginTransactionAsync(cancel);
+        await db.Database.ExecuteSqlRawAsync(db.LockJobSql!, [first], cancel);
+
+        var lease = await world.ClaimAsync("other").WaitAsync(TimeSpan.FromSeconds(20), cancel);
+
+        Assert.Equal(second, lease?.JobId);
+        await claiming.RollbackAsync(cancel);
+        Assert.Equal(first, (await world.ClaimAsync("next"))?.JobId);
+    }
+}
 
 public sealed class ConcurrentHistoryOnSqliteTests() : ConcurrentHistoryTests(ServiceProfile.Embedded, 30);
