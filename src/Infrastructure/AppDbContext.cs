@@ -29,6 +29,8 @@ public abstract class AppDbContext(DbContextOptions options) : DbContext(options
 
     public DbSet<JobCheckpoint> Checkpoints => Set<JobCheckpoint>();
 
+    public DbSet<JobLog> Logs => Set<JobLog>();
+
     public DbSet<Artifact> Artifacts => Set<Artifact>();
 
     public DbSet<IdempotencyRecord> IdempotencyRecords => Set<IdempotencyRecord>();

@@ -175,6 +175,15 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
         Assert.Contains("last words", log, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public async Task The_last_lines_of_a_running_job_are_shown()
+    {
+        var id = await CreateJob();
+        await Add(id, jobId => [new JobLog { JobId = jobId, Attempt = 1, Text = "loading the model\nstill loading" }]);
+        var log = await Http.GetStringAsync($"/v1/jobs/{id}/logs", Cancellation);
+        Assert.EndsWith("The training process:\nloading the model\nstill loading\n", log, StringComparison.Ordinal);
+    }
+
     private static void Tell(TrainingJob job, int lines)
     {
         for (var i = 0; i < lines; i++)

@@ -25,7 +25,8 @@ internal static class JobResultEndpoints
         jobs.MapGet("/{id}/artifacts", Artifacts).WithSummary("List the files that a run produced");
         jobs.MapDownload("/{id}/artifacts/{**path}", Download).WithSummary("Download one of them");
         jobs.MapGet("/{id}/spectra", Spectra).WithSummary("Singular values of the adapted weights, their updates and their sums");
-        jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, then the last megabyte of its training log");
+        jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, then the last megabyte of its training log")
+            .WithDescription("While the job runs: the last lines that its training process has written.");
     }
 
     /// <summary>The same in both dialects.</summary>
@@ -106,7 +107,8 @@ internal static class JobResultEndpoints
         var lines = await db.Events.AsNoTracking().Where(line => line.JobId == job.Id && line.Type == JobEvent.MessageType)
             .OrderBy(line => line.Sequence).ToListAsync(cancellationToken);
         var story = lines.Select(line => $"{line.CreatedAt.UtcDateTime:yyyy-MM-ddTHH:mm:ss.fffZ} {Wire.Name(line.Level),-5} {line.Message}");
-        var log = await ReadLogAsync(db, store, job, cancellationToken) ?? job.Failure?.LogTail;
+        var log = await ReadLogAsync(db, store, job, cancellationToken) ?? job.Failure?.LogTail
+            ?? await db.Logs.AsNoTracking().Where(last => last.JobId == job.Id).Select(last => last.Text).SingleOrDefaultAsync(cancellationToken);
         string[] tail = string.IsNullOrEmpty(log) ? [] : ["", "The training process:", log];
         return TypedResults.Text(string.Join('\n', [.. story, .. tail, ""]), "text/plain; charset=utf-8");
     }

@@ -110,6 +110,13 @@ internal static class Mapping
             checkpoint.HasIndex(c => new { c.JobId, c.Attempt, c.Step }).IsUnique();
             checkpoint.HasOne<TrainingJob>().WithMany().HasForeignKey(c => c.JobId);
         });
+        model.Entity<JobLog>(log =>
+        {
+            log.ToTable("job_logs");
+            log.HasKey(l => l.JobId);
+            log.Property(l => l.JobId).ValueGeneratedNever();
+            log.HasOne<TrainingJob>().WithOne().HasForeignKey<JobLog>(l => l.JobId);
+        });
         model.Entity<Artifact>(artifact =>
         {
             artifact.ToTable("artifacts");

@@ -136,6 +136,20 @@ public sealed class JobLease
         }
     }
 
+    /// <summary>Shows the last lines of the training process's log, in the place of those before. Lines are no progress.</summary>
+    public async Task StoreLogAsync(string text, CancellationToken cancellationToken)
+    {
+        await using var db = await _contexts.CreateDbContextAsync(cancellationToken);
+        const string sql = $$"""
+            INSERT INTO job_logs (job_id, attempt, text) SELECT id, {2}, {3} FROM jobs WHERE {{Held}}
+            ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, text = excluded.text WHERE job_logs.attempt <= excluded.attempt
+            """;
+        if (await db.Database.ExecuteSqlRawAsync(sql, [JobId, Token, Attempt, text], cancellationToken) == 0)
+        {
+            throw new LeaseLostException(JobId, Token);
+        }
+    }
+
     /// <summary>Makes a checkpoint known that is complete in the artifact store; one that this attempt made known before stays as it is.</summary>
     public async Task AddCheckpointAsync(JobCheckpoint checkpoint, string message, CancellationToken cancellationToken)
     {

@@ -29,6 +29,7 @@ internal sealed class ChildRun(WorkerPaths paths, KernelKills kernel, IOptions<W
         var specFile = Path.Combine(work, ".spec.json");
         await File.WriteAllTextAsync(specFile, SpecJson.Serialize(prepared.Local), stop.Token);
         using var log = new LogTail(Path.Combine(work, ArtifactUploads.LogPath));
+        reports.Log = log;
         DoneReport? done = null;
         FailedReport? failed = null;
         var step = 0;

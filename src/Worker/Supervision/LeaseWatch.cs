@@ -9,7 +9,10 @@ namespace TrainingService.Worker.Supervision;
 internal sealed partial class LeaseWatch(
     JobLease lease, ReportBuffer reports, StopRequest stop, WorkerOptions options, TimeProvider clock, ILogger logger)
 {
+    private static readonly TimeSpan LogEvery = TimeSpan.FromSeconds(2);
+
     private ProgressBatch? _unsent;
+    private string? _unsentLog;
 
     /// <summary>Runs until <paramref name="cancellationToken"/> fires, then stores what is left.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
@@ -18,6 +21,7 @@ internal sealed partial class LeaseWatch(
         var renewed = clock.GetTimestamp();
         var looked = clock.GetTimestamp();
         var started = clock.GetTimestamp();
+        var logged = clock.GetTimestamp();
         try
         {
             using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(options.FlushMilliseconds), clock);
@@ -31,6 +35,12 @@ internal sealed partial class LeaseWatch(
                 try
                 {
                     await FlushAsync();
+                    if (clock.GetElapsedTime(logged) > LogEvery)
+                    {
+                        logged = clock.GetTimestamp();
+                        await StoreLogAsync();
+                    }
+
                     if (clock.GetElapsedTime(renewed) > lifetime / 4)
                     {
                         var request = await lease.RenewAsync(lifetime, CancellationToken.None);
@@ -51,6 +61,7 @@ internal sealed partial class LeaseWatch(
             }
 
             await Patience.PersistAsync(FlushAsync, clock, logger, CancellationToken.None);
+            await Patience.PersistAsync(StoreLogAsync, clock, logger, CancellationToken.None);
         }
         catch (LeaseLostException)
         {
@@ -103,6 +114,15 @@ internal sealed partial class LeaseWatch(
             }
 
             _unsent = null;
+        }
+    }
+
+    private async Task StoreLogAsync()
+    {
+        if ((_unsentLog = reports.Log?.TakeRecent() ?? _unsentLog) is { } text)
+        {
+            await lease.StoreLogAsync(text, CancellationToken.None);
+            _unsentLog = null;
         }
     }
 

@@ -9,12 +9,15 @@ internal sealed class LogTail : IDisposable
     /// <summary>A log beyond this size helps nobody, and would fill the disk.</summary>
     public const long LargestFile = 64L << 20;
 
-    private const int KeptLines = 50;
+    private const int FailureLines = 50;
+    private const int KeptLines = 200;
+    private const int LargestRecent = 64 << 10;
     private const int LongestLine = 2000;
 
     private readonly Lock _gate = new();
     private readonly Queue<string> _lines = new();
     private FileStream? _file;
+    private bool _changed;
 
     /// <exception cref="IOException">The file cannot be made.</exception>
     public LogTail(string path)
@@ -38,7 +41,24 @@ internal sealed class LogTail : IDisposable
     {
         lock (_gate)
         {
-            return _lines.Count == 0 ? null : string.Join('\n', _lines);
+            return _lines.Count == 0 ? null : string.Join('\n', _lines.TakeLast(FailureLines));
+        }
+    }
+
+    /// <summary>More of the last lines, up to 64 KiB, when there are new ones since the last call; null otherwise.</summary>
+    public string? TakeRecent()
+    {
+        lock (_gate)
+        {
+            if (!_changed)
+            {
+                return null;
+            }
+
+            _changed = false;
+            var bytes = 0;
+            return string.Join(
+                '\n', _lines.Reverse().TakeWhile(line => (bytes += Encoding.UTF8.GetByteCount(line) + 1) <= LargestRecent).Reverse());
         }
     }
 
@@ -70,7 +90,10 @@ internal sealed class LogTail : IDisposable
 
     private void Keep(string line)
     {
-        _lines.Enqueue(line.Length > LongestLine ? line[..LongestLine] : line);
+        _changed = true;
+        var length = Math.Min(line.Length, LongestLine);
+        length -= length > 0 && char.IsHighSurrogate(line[length - 1]) ? 1 : 0;   // half a character is no text to Postgres
+        _lines.Enqueue(line[..length]);
         if (_lines.Count > KeptLines)
         {
             _lines.Dequeue();

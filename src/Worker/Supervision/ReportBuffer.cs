@@ -15,6 +15,9 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     private string? _phase;
     private bool _touched;
 
+    /// <summary>The log of the training process; null before it starts.</summary>
+    public LogTail? Log { get; set; }
+
     public void Add(Report report)
     {
         var time = now();

@@ -56,6 +56,23 @@ public abstract class JobStoreTests(ServiceProfile profile)
     }
 
     [Fact]
+    public async Task The_last_lines_of_a_log_replace_those_before()
+    {
+        await using var service = await TestService.CreateAsync(profile);
+        var id = await service.SubmitAsync();
+        foreach (var text in new[] { "one", "two", "three" })
+        {
+            var lease = (await service.Jobs.ClaimAsync("worker", Lease, Cancel))!;
+            await lease.StoreLogAsync("before " + text, Cancel);
+            await lease.StoreLogAsync(text, Cancel);
+            await using var db = await service.OpenAsync();
+            var log = await db.Logs.AsNoTracking().SingleAsync(Cancel);
+            Assert.Equal((id, lease.Attempt, text), (log.JobId, log.Attempt, log.Text));
+            await lease.GiveBackAsync("shutdown", null, Cancel);
+        }
+    }
+
+    [Fact]
     public async Task Two_workers_never_claim_the_same_job()
     {
         await using var service = await TestService.CreateAsync(profile);
@@ -97,6 +114,7 @@ public abstract class JobStoreTests(ServiceProfile profile)
         await Refused(() => old.ReadRequestAsync(Cancel));
         await Refused(() => old.ReportAsync(Report(7, at), Cancel));
         await Refused(() => old.AddCheckpointAsync(Checkpoint(old, at), "saved", Cancel));
+        await Refused(() => old.StoreLogAsync("late", Cancel));
         await Refused(() => old.SucceedAsync("ft:late", [], null, Cancel));
         await Refused(() => old.FailAsync(new JobFailure(FailureCodes.Internal, "late", null, null), [], Cancel));
         await Refused(() => old.ConfirmCancelledAsync([], Cancel));

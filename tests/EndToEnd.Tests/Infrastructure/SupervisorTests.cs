@@ -169,6 +169,31 @@ public sealed class SupervisorTests : SupervisedWorker
     }
 
     [Fact]
+    public async Task The_last_lines_of_the_log_are_known_while_the_job_runs()
+    {
+        await StartAsync($$"""
+            echo '{"type":"phase","phase":"training"}'
+            for i in $(seq 300); do echo "line $i" >&2; done
+            until [ -e {{Folder}}/go ]; do sleep 0.05; done
+            echo 'line 301' >&2
+            {{Succeed}}
+            """);
+        var id = await SubmitAsync();
+        await using var db = await OpenAsync();
+        string? text = null;
+        await UntilAsync(id, job =>
+        {
+            text = db.Logs.AsNoTracking().SingleOrDefault(log => log.JobId == id)?.Text;
+            return text is not null && text.EndsWith("line 300", StringComparison.Ordinal);
+        });
+        Assert.Equal(Enumerable.Range(101, 200).Select(i => $"line {i}"), text!.Split('\n'));
+        await File.WriteAllTextAsync(Path.Combine(Folder, "go"), "", Cancel);
+
+        Assert.Equal(JobStatus.Succeeded, (await EndOfAsync(id)).Status);
+        Assert.EndsWith("\nline 301", (await db.Logs.AsNoTracking().SingleAsync(Cancel)).Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_crash_gets_further_attempts_and_then_fails_with_the_log()
     {
         await StartAsync("echo 'segmentation fault' >&2; kill -11 $$", ("Worker:RetrySeconds", "0"), ("Worker:MaxAttempts", "2"));

@@ -35,6 +35,25 @@ public sealed class WorkerDiskTests : SupervisedWorker
     }
 
     [Fact]
+    public void What_is_shown_of_a_log_is_bounded_and_whole_characters()
+    {
+        using var log = new LogTail(Path.Combine(Folder, "logs", "train.log"));
+        Assert.Null(log.TakeRecent());
+        var line = new string('a', 1999) + "\U0001F600";
+        for (var i = 0; i < 100; i++)
+        {
+            log.Add(line);
+        }
+
+        var recent = log.TakeRecent()!.Split('\n');
+        Assert.Equal((32, 50), (recent.Length, log.Read()!.Split('\n').Length));   // 64 KiB of 2000 bytes each with its end
+        Assert.All(recent, shown => Assert.Equal(line[..1999], shown));
+        Assert.Null(log.TakeRecent());
+        log.Add("one more");
+        Assert.EndsWith("\none more", log.TakeRecent(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task The_cache_forgets_what_was_used_longest_ago_and_nothing_in_use()
     {
         var paths = Paths();

@@ -345,6 +345,27 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
                     b.ToTable("job_events", (string)null);
                 });
 
+            modelBuilder.Entity("TrainingService.Domain.Jobs.JobLog", b =>
+                {
+                    b.Property<Guid>("JobId")
+                        .HasColumnType("uuid")
+                        .HasColumnName("job_id");
+
+                    b.Property<int>("Attempt")
+                        .HasColumnType("integer")
+                        .HasColumnName("attempt");
+
+                    b.Property<string>("Text")
+                        .IsRequired()
+                        .HasColumnType("text")
+                        .HasColumnName("text");
+
+                    b.HasKey("JobId")
+                        .HasName("pk_job_logs");
+
+                    b.ToTable("job_logs", (string)null);
+                });
+
             modelBuilder.Entity("TrainingService.Domain.Jobs.JobMetric", b =>
                 {
                     b.Property<Guid>("JobId")
@@ -705,6 +726,16 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
                         .OnDelete(DeleteBehavior.Cascade)
                         .IsRequired()
                         .HasConstraintName("fk_job_events_jobs");
+                });
+
+            modelBuilder.Entity("TrainingService.Domain.Jobs.JobLog", b =>
+                {
+                    b.HasOne("TrainingService.Domain.Jobs.TrainingJob", null)
+                        .WithOne()
+                        .HasForeignKey("TrainingService.Domain.Jobs.JobLog", "JobId")
+                        .OnDelete(DeleteBehavior.Cascade)
+                        .IsRequired()
+                        .HasConstraintName("fk_job_logs_jobs");
                 });
 
             modelBuilder.Entity("TrainingService.Domain.Jobs.JobMetric", b =>
