@@ -8,7 +8,7 @@ namespace TrainingService.EndToEnd.Tests.Chaos;
 
 /// <summary>
 /// Postgres away, the S3 server away, both: one job is in the middle of its training then, another one at its final upload. Both
-/// survive, and nothing is doubled. <c>scripts/chaos.sh outages</c> takes them away for two minutes.
+/// survive, and nothing is doubled. CI takes both away at once; <c>scripts/chaos.sh outages</c> each alone as well, for two minutes.
 /// </summary>
 public sealed class OutageTests(ITestOutputHelper output)
 {
@@ -18,8 +18,8 @@ public sealed class OutageTests(ITestOutputHelper output)
 
     [Fact]
     public Task Nothing_is_lost_or_doubled_while_servers_are_away() => Task.WhenAll(
-        SurvivesAsync("Postgres", database: true, store: false),
-        SurvivesAsync("S3", database: false, store: true),
+        ChaosScale.IsFull ? SurvivesAsync("Postgres", database: true, store: false) : Task.CompletedTask,
+        ChaosScale.IsFull ? SurvivesAsync("S3", database: false, store: true) : Task.CompletedTask,
         SurvivesAsync("Postgres and S3", database: true, store: true));
 
     private async Task SurvivesAsync(string name, bool database, bool store)

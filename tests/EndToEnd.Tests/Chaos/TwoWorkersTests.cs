@@ -9,10 +9,10 @@ namespace TrainingService.EndToEnd.Tests.Chaos;
 /// <summary>Several workers on one database: each job runs once, and one who has lost a job leaves it alone.</summary>
 public sealed class TwoWorkersTests(ITestOutputHelper output)
 {
-    private const int JobCount = 50;
+    private static readonly int JobCount = ChaosScale.IsFull ? 50 : 16;
 
     [Fact]
-    public async Task Fifty_jobs_run_once_each()
+    public async Task Each_of_many_jobs_runs_once()
     {
         await using var cluster = new Cluster(workers: 2, more: new Dictionary<string, string> { ["Worker__LeaseSeconds"] = "60" });
         await cluster.InitializeAsync();
@@ -31,20 +31,20 @@ public sealed class TwoWorkersTests(ITestOutputHelper output)
 
         var database = cluster.DirectDatabase;
         Assert.Equal(
-            ["succeeded: 50 jobs, attempts 1 to 1, tokens 1 to 1, recovered 0"],
+            [$"succeeded: {JobCount} jobs, attempts 1 to 1, tokens 1 to 1, recovered 0"],
             await Snapshot.QueryAsync(database, """
                 SELECT status || ': ' || count(*) || ' jobs, attempts ' || min(attempt) || ' to ' || max(attempt)
                     || ', tokens ' || min(lease_token) || ' to ' || max(lease_token) || ', recovered ' || sum(recovery_count) FROM jobs GROUP BY status
                 """));
         Assert.Equal(
-            ["queued 50", "running 50", "succeeded 50"],
+            [$"queued {JobCount}", $"running {JobCount}", $"succeeded {JobCount}"],
             await Snapshot.QueryAsync(database, "SELECT status || ' ' || count(DISTINCT job_id) FROM job_transitions GROUP BY status ORDER BY 1"));
-        Assert.Equal(["150"], await Snapshot.QueryAsync(database, "SELECT count(*) FROM job_transitions"));
+        Assert.Equal([$"{3 * JobCount}"], await Snapshot.QueryAsync(database, "SELECT count(*) FROM job_transitions"));
         Assert.Equal(
-            ["50 of 50"],
+            [$"{JobCount} of {JobCount}"],
             await Snapshot.QueryAsync(
                 database, "SELECT count(*) || ' of ' || count(DISTINCT job_id) FROM job_events WHERE message LIKE 'A worker has started%'"));
-        Assert.Equal(["50"], await Snapshot.QueryAsync(database, "SELECT count(*) FROM files WHERE purpose = 'fine-tune-results'"));
+        Assert.Equal([$"{JobCount}"], await Snapshot.QueryAsync(database, "SELECT count(*) FROM files WHERE purpose = 'fine-tune-results'"));
 
         var claims = await Snapshot.QueryAsync(
             database, "SELECT reason || ' ' || count(*) FROM job_transitions WHERE status = 'running' GROUP BY reason ORDER BY 1");
