@@ -37,7 +37,7 @@ if [ -z "${TRAINING_TEST_POSTGRES:-}" ] && [ "${projects[*]}" != Training.Tests 
 fi
 
 say "building"
-dotnet build TrainingService.sln -c $configuration -v quiet --nologo
+dotnet build TrainingService.sln -c $configuration -v quiet --nologo -p:UseSharedCompilation=true
 
 if [[ " ${projects[*]} " == *" EndToEnd.Tests "* ]]; then
   (cd tests/EndToEnd.Tests/openai-node && npm ci --no-audit --no-fund --loglevel=error)
