@@ -18,7 +18,7 @@ namespace TrainingService.Worker.Supervision;
 /// <param name="resumedFrom">The step from which this attempt went on.</param>
 /// <param name="keep">Newest checkpoints that stay in the store; the best one stays besides.</param>
 internal sealed partial class CheckpointUploads(
-    JobLease lease, string work, FencedStore store, int resumedFrom, int keep, TimeProvider clock, ILogger logger)
+    JobLease lease, string work, FencedStore store, ReportBuffer reports, int resumedFrom, int keep, TimeProvider clock, ILogger logger)
 {
     private readonly Channel<CheckpointReport> _queue = Channel.CreateUnbounded<CheckpointReport>();
     private bool _insist;
@@ -118,6 +118,9 @@ internal sealed partial class CheckpointUploads(
             StoragePrefix = prefix,
             CreatedAt = lease.Now(),
         };
+
+        // An attempt that goes on from here reports no earlier step again: its figures must be in the database before the checkpoint is.
+        await reports.StoredAsync(cancellationToken);
         var message = $"Checkpoint saved at step {checkpoint.Step}.";
         await Patience.PersistAsync(() => lease.AddCheckpointAsync(row, message, cancellationToken), clock, logger, cancellationToken);
         StoredStep = checkpoint.Step;

@@ -99,7 +99,7 @@ internal sealed partial class JobAttempt(
         using var saving = new StopGrace(
             stop, reason => reason >= StopReason.Cancelled ? TimeSpan.Zero : ChildRun.GraceOf(reason, _options), clock);
         var checkpoints = new CheckpointUploads(
-            lease, work, fenced, prepared.ResumedFrom, prepared.Spec.Checkpoints.Keep, clock, logger);
+            lease, work, fenced, reports, prepared.ResumedFrom, prepared.Spec.Checkpoints.Keep, clock, logger);
         var storing = StoreAsync(checkpoints, stop, saving.Token);
         ChildEnd end;
         try

@@ -114,6 +114,7 @@ internal sealed partial class LeaseWatch(
             }
 
             _unsent = null;
+            reports.MarkStored();
         }
     }
 

@@ -14,6 +14,10 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     private StepReport? _step;
     private string? _phase;
     private bool _touched;
+    private long _added;
+    private long _taken;
+    private long _stored;
+    private TaskCompletionSource _storing = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>The log of the training process; null before it starts.</summary>
     public LogTail? Log { get; set; }
@@ -41,10 +45,12 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
                     _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, Clean(warning.Message), null, time));
                     break;
                 case CheckpointReport or DoneReport or FailedReport:
-                    break;   // these move files or end the run; the attempt sees to them
+                    return;   // these move files or end the run; the attempt sees to them
                 default:
                     throw new ArgumentOutOfRangeException(nameof(report), report.GetType().Name, "Not a report that a worker knows.");
             }
+
+            _added++;
         }
     }
 
@@ -57,6 +63,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
         lock (_gate)
         {
             _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, progress.Message, data, now()));
+            _added++;
         }
     }
 
@@ -89,7 +96,45 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             _step = null;
             _phase = null;
             _touched = false;
+            _taken = _added;
             return batch;
+        }
+    }
+
+    /// <summary>What was taken last is in the database, or never will be.</summary>
+    public void MarkStored()
+    {
+        lock (_gate)
+        {
+            _stored = _taken;
+            _storing.SetResult();
+            _storing = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        }
+    }
+
+    /// <summary>Waits until everything that has been added by now is in the database.</summary>
+    public async Task StoredAsync(CancellationToken cancellationToken)
+    {
+        long wanted;
+        lock (_gate)
+        {
+            wanted = _added;
+        }
+
+        while (true)
+        {
+            Task next;
+            lock (_gate)
+            {
+                if (_stored >= wanted)
+                {
+                    return;
+                }
+
+                next = _storing.Task;
+            }
+
+            await next.WaitAsync(cancellationToken);
         }
     }
 
