@@ -80,7 +80,7 @@ public static class InfrastructureServices
             .ValidateOnStart();
         services.AddOptions<S3Options>().Bind(configuration.GetSection(S3Options.Section)).ValidateDataAnnotations().ValidateOnStart();
         var connection = configuration.GetConnectionString("Postgres") ?? "";
-        services.AddDatabase<PostgresDbContext>(db => db.UseNpgsql(connection));
+        services.AddDatabase<PostgresDbContext>(db => db.UseNpgsql(WithoutIdleLocks(connection)));
         services.AddSingleton<IArtifactStore, S3ArtifactStore>();
 
         // Both arguments: without the second one every setting stays at its default, and a long run starts a second time.
@@ -113,6 +113,17 @@ public static class InfrastructureServices
             .SetDataCompatibilityLevel(CompatibilityLevel.Version_180)
             .UseSimpleAssemblyNameTypeSerializer()
             .UseRecommendedSerializerSettings());
+    }
+
+    /// <summary>
+    /// A process that is stopped in the middle of a transaction keeps its row locks, and nobody could take its job back. Postgres ends
+    /// such a transaction after ten seconds; a process that lives needs milliseconds between two statements.
+    /// </summary>
+    private static string WithoutIdleLocks(string connection)
+    {
+        var settings = new NpgsqlConnectionStringBuilder(connection);
+        settings.Options = $"{settings.Options} -c idle_in_transaction_session_timeout=10000".TrimStart();
+        return settings.ConnectionString;
     }
 
     private static void AddDatabase<T>(this IServiceCollection services, Action<DbContextOptionsBuilder> configure)
