@@ -29,8 +29,9 @@ internal sealed class MountedFolder : IAsyncDisposable
 
     public async ValueTask DisposeAsync() => await RunAsync("umount", "-l", _folder);   // lazily: somebody may still read a file
 
+    /// <summary>Runs a program of the system.</summary>
     /// <returns>What the program complains of; empty when it succeeds.</returns>
-    private static async Task<string> RunAsync(string program, params string[] words)
+    public static async Task<string> RunAsync(string program, params string[] words)
     {
         using var process = Process.Start(new ProcessStartInfo(program, words) { RedirectStandardError = true })!;
         var error = await process.StandardError.ReadToEndAsync();

@@ -6,6 +6,7 @@ using TrainingService.EndToEnd.Tests.Running;
 namespace TrainingService.EndToEnd.Tests.Chaos;
 
 /// <summary>Cancel, pause and the shutdown of a worker act within seconds whatever a job is busy with.</summary>
+/// <remarks>CI cancels in three of the phases and pauses in all; <c>scripts/chaos.sh stops</c> does both in all.</remarks>
 public sealed class StopTests(ITestOutputHelper output)
 {
     /// <summary>Five seconds is the promise. A machine that runs other tests on all its cores at the same time gets three times as long.</summary>
