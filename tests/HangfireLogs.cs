@@ -1,5 +1,6 @@
 using System.Reflection;
 using System.Runtime.CompilerServices;
+using Hangfire;
 using Hangfire.Logging;
 using Hangfire.PostgreSql;
 
@@ -22,5 +23,7 @@ internal static class HangfireLogs
                 RuntimeHelpers.RunClassConstructor(type.TypeHandle);
             }
         }
+
+        RuntimeHelpers.RunClassConstructor(typeof(GlobalJobFilters).TypeHandle);   // its filters ask for loggers when they are made
     }
 }
