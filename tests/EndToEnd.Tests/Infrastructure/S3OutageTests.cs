@@ -29,7 +29,8 @@ public sealed class S3OutageTests : IAsyncDisposable
     {
         _proxy.CutAfter(40 * MiB, ProxyDirection.ToTarget);
         _proxy.OnCut = _proxy.Refuse;
-        var failure = await Assert.ThrowsAsync<ArtifactStoreException>(() => PutAsync(_store, "taken/up", new SeededStream(3, 80 * MiB)));
+        using var first = TestStore.Open(_bucket, _proxy.Endpoint);   // patient, so that no slow part is sent twice before the cut
+        var failure = await Assert.ThrowsAsync<ArtifactStoreException>(() => PutAsync(first, "taken/up", new SeededStream(3, 80 * MiB)));
         Assert.Contains("taken/up", failure.Message, StringComparison.Ordinal);
         Assert.Null(await _direct.OpenReadAsync("taken/up", null, Cancel));
 
