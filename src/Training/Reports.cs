@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Training;
 
@@ -41,7 +42,9 @@ public sealed record PhaseReport(string Phase) : Report;
 public sealed record WarningReport(string Message) : Report;
 
 /// <summary>The run is complete and its <c>manifest.json</c> is written.</summary>
-public sealed record DoneReport(int Steps, long TrainedTokens, IReadOnlyDictionary<string, double> Metrics) : Report;
+/// <param name="Usage">What this process took; the processes of earlier attempts took theirs.</param>
+public sealed record DoneReport(
+    int Steps, long TrainedTokens, IReadOnlyDictionary<string, double> Metrics, RunUsage? Usage = null) : Report;
 
 /// <summary>The run ended without a result.</summary>
 /// <param name="Param">JSON path of the spec member, or file and row, that is at fault.</param>

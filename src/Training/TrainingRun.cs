@@ -9,6 +9,7 @@ using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Spectra;
+using TrainingService.Training.Throughput;
 using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
 
@@ -40,9 +41,16 @@ public static class TrainingRun
         using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
         var reached = 0;
         Estimate? estimate = null;
+        var usage = new UsageMeter();
+        void Observed(Report line)
+        {
+            usage.Observe(line);
+            report(line);
+        }
+
         try
         {
-            return Execute(spec, workFolder, report, control, baseModelName, ref reached, ref estimate, ct, either.Token);
+            return Execute(spec, workFolder, Observed, usage, control, baseModelName, ref reached, ref estimate, ct, either.Token);
         }
         catch (OperationCanceledException) when (control.StopRequested && !ct.IsCancellationRequested)
         {
@@ -62,7 +70,7 @@ public static class TrainingRun
     /// <param name="reached">Steps of the newest checkpoint.</param>
     /// <param name="estimate">What the run takes, once its rows are known.</param>
     private static DoneReport Execute(
-        TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, string? baseModelName, ref int reached,
+        TrainingSpec spec, string workFolder, Action<Report> report, UsageMeter usage, RunControl control, string? baseModelName, ref int reached,
         ref Estimate? estimate, CancellationToken ct, CancellationToken either)
     {
         var config = HuggingFaceFolder.ReadConfig(spec.Model);
@@ -91,6 +99,7 @@ public static class TrainingRun
             RunFailures.ThrowIfClearlyTooLarge(estimate, MachineMemory.Bytes);
         }
 
+        usage.Start();
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
@@ -174,7 +183,7 @@ public static class TrainingRun
 
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
-        return new(state.Step, state.TrainedTokens, ResultsOf(state));
+        return new(state.Step, state.TrainedTokens, ResultsOf(state), usage.Read());
     }
 
     /// <summary>The figures of a run, by their public names.</summary>

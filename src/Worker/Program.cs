@@ -1,6 +1,7 @@
 using System.CommandLine;
 using TrainingService.Worker;
 using TrainingService.Worker.Verbs;
+using TrainingService.Worker.Verbs.Measuring;
 
 // run is the default; migrate creates and upgrades the tables; health asks a running process. Their arguments are settings (--Worker:Concurrency=2), not options of a verb.
 if (args is [] or ["run" or "migrate" or "health", ..] || (args[0].StartsWith("--", StringComparison.Ordinal) && args[0].Contains(':')))
@@ -16,5 +17,6 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     GenerateVerb.Create(),
     AnalyzeVerb.Create(),
     ExportVerb.Create(),
+    MeasureVerb.Create(),
 };
 return root.Parse(args).Invoke();

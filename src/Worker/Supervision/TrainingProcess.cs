@@ -25,6 +25,14 @@ internal sealed class TrainingProcess : IDisposable
 
     public static TrainingProcess Start(string executable, string? preload, string specFile, string workFolder, string baseModelName)
     {
+        var start = StartInfo(
+            executable, preload, workFolder, ["train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"]);
+        return new TrainingProcess(Process.Start(start) ?? throw new IOException("The training process did not start."));
+    }
+
+    /// <summary>How a verb is started under the conditions of training: environment and allocator.</summary>
+    public static ProcessStartInfo StartInfo(string executable, string? preload, string workFolder, IReadOnlyList<string> arguments)
+    {
         var isAssembly = executable.EndsWith(".dll", StringComparison.OrdinalIgnoreCase);
         var start = new ProcessStartInfo(isAssembly ? "dotnet" : executable)
         {
@@ -36,9 +44,7 @@ internal sealed class TrainingProcess : IDisposable
             StandardErrorEncoding = Encoding.UTF8,
             WorkingDirectory = workFolder,
         };
-        string[] arguments =
-            [.. isAssembly ? [executable] : Array.Empty<string>(), "train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"];
-        foreach (var argument in arguments)
+        foreach (var argument in isAssembly ? arguments.Prepend(executable) : arguments)
         {
             start.ArgumentList.Add(argument);
         }
@@ -62,9 +68,10 @@ internal sealed class TrainingProcess : IDisposable
             start.Environment.TryAdd("LD_PRELOAD", preload);
         }
 
-        var process = Process.Start(start) ?? throw new IOException("The training process did not start.");
-        return new TrainingProcess(process);
+        return start;
     }
+
+    public int Id => _process.Id;
 
     /// <summary>Hands out the child's reports until it closes its output, and its exit code then.</summary>
     public async Task<int> ReadAsync(Action<Report> onReport, Action<string> onLog)
