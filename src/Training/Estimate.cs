@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training;
 
@@ -78,13 +79,16 @@ public sealed record Estimate(
         // The logits, their float32 copy where they are not float32, the log-softmax, and its gradient.
         var perLogit = weightBytes + (weightBytes == Float32 ? 0 : Float32) + 2 * Float32;
         return new(
-            WeightsBytes: model.ParameterCount * weightBytes,
+            WeightsBytes: FrozenBytes(spec.Quantization, model, weightBytes),
             TrainedBytes: trained.Added * Float32 + masters,
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
             OptimizerBytes: trained.Total * spec.Optimizer.StatePerWeight() * Float32,
             ActivationsBytes: Saturated((Int128)tokens * (perToken + scores) * weightBytes),
             LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit));
     }
+
+    private static long FrozenBytes(QuantizationConfig? quantization, ModelConfig model, int weightBytes) => model.Weights.Sum(weight =>
+        quantization is not null && QuantizationConfig.Covers(weight) ? quantization.BytesOf(weight.Count) : weight.Count * weightBytes);
 
     /// <summary>A number that no machine has stays one when it is added to others.</summary>
     private static long Saturated(Int128 bytes) => (long)Int128.Min(bytes, long.MaxValue / 8);

@@ -1,6 +1,7 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training;
 
@@ -11,6 +12,13 @@ public static class SpecChecks
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
         List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
+        if (errors.Count == 0 && spec is { Quantization: not null, Adapter: LoraConfig lora })
+        {
+            errors.AddRange(QuantizedBase.Trained(LoraPlan.FullWeightsOf(lora, model), model)
+                .Take(1)
+                .Select(module => new SpecError("adapter.modules_to_save", QuantizedBase.RefusesTrained(module), SpecErrorCodes.Conflict)));
+        }
+
         if (spec.Data.MaxLength > model.MaxPositions && spec.Data.MaxLength != DataConfig.DefaultMaxLength)
         {
             // The default is nobody's choice: a run lowers it to what the model has.

@@ -25,9 +25,10 @@ internal static class SpecSchema
             return FormOf(context, form);
         }
 
-        if (context.TypeInfo.PolymorphismOptions is not null && node.Remove("anyOf", out var alternatives))
+        // Exactly one, since the types differ; but what describes an object holds of null, too, and then of every alternative.
+        if (context.TypeInfo.PolymorphismOptions is not null && context.PropertyInfo?.IsSetNullable != true && node.Remove("anyOf", out var alternatives))
         {
-            node["oneOf"] = alternatives;   // exactly one: the types differ
+            node["oneOf"] = alternatives;
         }
 
         if (context.TypeInfo.Kind == JsonTypeInfoKind.Object && context.TypeInfo.PolymorphismOptions is null)

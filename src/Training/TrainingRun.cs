@@ -103,7 +103,7 @@ public static class TrainingRun
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
-            : CausalLm.Load(spec.Model, dtype, device, either);
+            : CausalLm.Load(spec.Model, dtype, device, spec.Quantization, either);
         either.ThrowIfCancellationRequested();
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
         using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);

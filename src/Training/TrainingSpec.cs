@@ -4,6 +4,7 @@ using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training;
 
@@ -32,6 +33,9 @@ public sealed record TrainingSpec : IValidatableObject
     [Description("Number format of the frozen weights and of the arithmetic. auto: bfloat16 on a GPU, float32 on a CPU.")]
     public Precision Precision { get; init; } = Precision.Auto;
 
+    [Description("Few bits for the frozen weights of the linear layers; null: they keep the number format of precision.")]
+    public QuantizationConfig? Quantization { get; init; }
+
     [Description("When and how the model is measured on the validation rows.")]
     public EvaluationConfig Evaluation { get; init; } = new();
 
@@ -46,6 +50,12 @@ public sealed record TrainingSpec : IValidatableObject
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
+        if (Quantization is not null && Adapter is FullConfig)
+        {
+            yield return new("holds weights in codes, which do not train, and adapter full trains every weight; use adapter lora, or leave quantization out.",
+                [nameof(Quantization), nameof(Adapter)]);
+        }
+
         if (Evaluation.EarlyStoppingPatience is not null && Data.Validation is null && Data.ValidationSplit == 0)
         {
             yield return new(

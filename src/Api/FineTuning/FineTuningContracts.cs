@@ -58,6 +58,8 @@ internal sealed record FineTuningJobResponse(
 
     public required JsonElement Precision { get; init; }
 
+    public JsonElement? Quantization { get; init; }
+
     public required JsonElement Evaluation { get; init; }
 
     public required JsonElement Checkpoints { get; init; }
@@ -103,6 +105,7 @@ internal sealed record FineTuningJobResponse(
             Optimizer = spec.GetProperty("optimizer"),
             Schedule = spec.GetProperty("schedule"),
             Precision = spec.GetProperty("precision"),
+            Quantization = spec.TryGetProperty("quantization", out var quantization) ? quantization : null,   // specs of earlier releases lack it
             Evaluation = spec.GetProperty("evaluation"),
             Checkpoints = spec.GetProperty("checkpoints"),
             Spectra = spec.GetProperty("spectra"),

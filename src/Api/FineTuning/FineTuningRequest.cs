@@ -15,7 +15,7 @@ internal sealed class FineTuningRequest
     public const double BaseLearningRate = 2e-4;
 
     private static readonly HashSet<string> SpecParts =
-        ["data", "objective", "adapter", "optimizer", "schedule", "precision", "evaluation", "checkpoints", "spectra", "seed"];
+        ["data", "objective", "adapter", "optimizer", "schedule", "precision", "quantization", "evaluation", "checkpoints", "spectra", "seed"];
 
     private static readonly HashSet<string> OwnMembers =
         ["model", "training_file", "validation_file", "method", "hyperparameters", "integrations", "peft", .. JobLabels.Names, .. SpecParts];

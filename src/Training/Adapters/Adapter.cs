@@ -1,4 +1,5 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -9,9 +10,16 @@ public sealed record TrainableTensor(string Name, Parameter Parameter);
 
 /// <summary>What an adapter does to one matrix of the model.</summary>
 /// <param name="Module">Name of the layer, such as <c>model.layers.0.self_attn.q_proj</c>; its weight in a checkpoint is <c>Module.weight</c>.</param>
-/// <param name="Weight">The matrix of the model, [out, in]: frozen and without the update when <paramref name="Factors"/> is set, else the trained matrix itself.</param>
-/// <param name="Factors">The update in factors; null: the update is the difference between <paramref name="Weight"/> and the base model's file.</param>
-public sealed record LayerUpdate(string Module, Tensor Weight, LowRankFactors? Factors);
+/// <param name="Read">Gives <see cref="Weight"/>.</param>
+/// <param name="Factors">The update in factors; null: the update is the difference between <see cref="Weight"/> and the base model's file.</param>
+public sealed record LayerUpdate(string Module, Func<Tensor> Read, LowRankFactors? Factors)
+{
+    /// <summary>
+    /// The matrix of the model, [out, in]: frozen and without the update when <see cref="Factors"/> is set, else the trained matrix itself.
+    /// A quantised one is dequantised at each call, into a new tensor in the caller's dispose scope.
+    /// </summary>
+    public Tensor Weight => Read();
+}
 
 /// <summary>ΔW = scale·left·right. The tensors belong to the adapter.</summary>
 /// <param name="Left">[out, R], float32.</param>
@@ -30,6 +38,9 @@ public abstract class Adapter : IDisposable
 
     /// <summary>The matrices that the adapter changes, in the model's order.</summary>
     public abstract IReadOnlyList<LayerUpdate> Updates { get; }
+
+    /// <summary>How the frozen matrices are held; null: as plain numbers.</summary>
+    public virtual QuantizationConfig? Quantization => null;
 
     /// <summary>A scalar that is added to the loss, in the caller's dispose scope; null: none.</summary>
     public virtual Tensor? Regulariser() => null;

@@ -1,6 +1,7 @@
 using System.Text;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -13,6 +14,11 @@ internal sealed class FullAdapter : Adapter
 
     public FullAdapter(CausalLm model)
     {
+        if (model.Quantization is not null)
+        {
+            throw TrainingException.InvalidSpec(QuantizedBase.RefusesFull, "quantization");
+        }
+
         _model = model;
         _trainable = model.NamedWeights().Select(weight => new TrainableTensor(weight.Name, weight.Parameter)).ToList();
         _trainable.ForEach(tensor => tensor.Parameter.requires_grad = true);
@@ -25,7 +31,7 @@ internal sealed class FullAdapter : Adapter
         get
         {
             var weights = _trainable.ToDictionary(tensor => tensor.Name, tensor => tensor.Parameter);
-            return _model.Linears.Select(slot => new LayerUpdate(slot.Name, weights[slot.Name + ".weight"], Factors: null)).ToList();
+            return _model.Linears.Select(slot => new LayerUpdate(slot.Name, () => weights[slot.Name + ".weight"], Factors: null)).ToList();
         }
     }
 

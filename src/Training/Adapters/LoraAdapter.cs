@@ -1,6 +1,7 @@
 using TorchSharp.Modules;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -10,12 +11,17 @@ internal sealed class LoraAdapter : Adapter
 {
     private readonly LoraConfig _config;
     private readonly CausalLm _model;
-    private readonly List<(LinearSlot Slot, LoraLinear Layer, SelectedLinear Plan, Parameter Weight)> _layers = [];
+    private readonly List<(LinearSlot Slot, LoraLinear Layer, SelectedLinear Plan)> _layers = [];
     private readonly List<TrainableTensor> _trainable = [];
     private bool _merged;
 
     public LoraAdapter(CausalLm model, LoraConfig config, LoraPlan plan, int seed)
     {
+        if (model.Quantization is not null && QuantizedBase.Trained(plan, model.Config) is { Count: > 0 } trained)
+        {
+            throw TrainingException.InvalidSpec(QuantizedBase.RefusesTrained(trained[0]), "adapter.modules_to_save");
+        }
+
         _config = config;
         _model = model;
         var weights = model.NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter);
@@ -25,12 +31,11 @@ internal sealed class LoraAdapter : Adapter
         using var generator = new Generator((ulong)seed, CPU);
         foreach (var layer in plan.Layers)
         {
-            var weight = weights[layer.Name + ".weight"];
             var slot = slots[layer.Name];
             var lora = new LoraLinear(
-                slot.Module, InitialA(layer, generator, weight.device), layer.Out, layer.Scale, config.Dropout);
+                slot.Module, InitialA(layer, generator, model.Device), layer.Out, layer.Scale, config.Dropout);
             slot.Module = lora;
-            _layers.Add((slot, lora, layer, weight));
+            _layers.Add((slot, lora, layer));
             var prefix = PeftFolder.KeyPrefix + layer.Name;
             _trainable.Add(new TrainableTensor(prefix + ".lora_A.weight", lora.lora_A));
             _trainable.Add(new TrainableTensor(prefix + ".lora_B.weight", lora.lora_B));
@@ -50,11 +55,13 @@ internal sealed class LoraAdapter : Adapter
 
     public override IReadOnlyList<LayerUpdate> Updates => _layers
         .ConvertAll(layer => new LayerUpdate(
-            layer.Plan.Name, layer.Weight, new LowRankFactors(layer.Layer.lora_B, layer.Layer.lora_A, layer.Layer.Scale)));
+            layer.Plan.Name, () => WeightOf(layer.Slot), new LowRankFactors(layer.Layer.lora_B, layer.Layer.lora_A, layer.Layer.Scale)));
+
+    public override QuantizationConfig? Quantization => _model.Quantization;
 
     public override void SetTraining(bool training)
     {
-        foreach (var (_, layer, _, _) in _layers)
+        foreach (var (_, layer, _) in _layers)
         {
             layer.train(training);
         }
@@ -64,6 +71,7 @@ internal sealed class LoraAdapter : Adapter
     {
         ObjectDisposedException.ThrowIf(_merged, this);
         PeftFolder.Write(folder, _config, _model.Config, _trainable, card);
+        QuantizedBase.Write(folder, _model.Quantization);
     }
 
     public override void Load(string folder) => PeftFolder.Open(folder).CopyInto(_trainable, _config.Bias);
@@ -72,13 +80,14 @@ internal sealed class LoraAdapter : Adapter
     {
         ObjectDisposedException.ThrowIf(_merged, this);
         using var off = no_grad();
-        foreach (var update in Updates)
+        var updates = Updates;
+        Detach();
+        foreach (var ((slot, _, _), update) in _layers.Zip(updates))
         {
             using var scope = NewDisposeScope();
-            update.Weight.copy_(Merge(update));
+            _model.SetWeight(slot, Merge(update));
         }
 
-        Detach();
         _merged = true;
     }
 
@@ -90,7 +99,7 @@ internal sealed class LoraAdapter : Adapter
         }
 
         Detach();
-        foreach (var (_, layer, _, _) in _layers)
+        foreach (var (_, layer, _) in _layers)
         {
             layer.Dispose();
         }
@@ -104,9 +113,15 @@ internal sealed class LoraAdapter : Adapter
         _trainable.Clear();
     }
 
+    private static Tensor WeightOf(LinearSlot slot) => slot.Base switch
+    {
+        QuantizedLinear quantized => quantized.Weight.Dequantize(ScalarType.Float32),
+        var plain => ((Models.Linear)plain).weight,
+    };
+
     private void Detach()
     {
-        foreach (var (slot, layer, _, _) in _layers)
+        foreach (var (slot, layer, _) in _layers)
         {
             slot.Module = layer.BaseLayer;
         }

@@ -1,6 +1,7 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Exports;
@@ -13,7 +14,8 @@ public static class Exporter
 
     /// <summary>
     /// A model folder with W + ΔW in place of W: the update is added in float32 and rounded once to the base model's format, biases and
-    /// whole modules that the adapter trained take the place of the base model's, and every other file of the folder is kept.
+    /// whole modules that the adapter trained take the place of the base model's, and every other file of the folder is kept. Where the
+    /// adapter was trained on a quantised base, W is the dequantised weight, in all layers that were quantised.
     /// </summary>
     /// <remarks>
     /// Two comparisons, both against the adapted model in float32 arithmetic. Folding the update into float32 weights must not change the
@@ -42,7 +44,8 @@ public static class Exporter
     {
         using var off = no_grad();
         using var folder = new ExportFolder(outFolder);
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU);
+        var quantization = QuantizedBase.Of(adapterFolder);
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
         using var plain = ProbeLogits.Of(model);
         var baseModel = PeftFolder.Open(adapterFolder).BaseModel ?? NameOf(modelFolder);
         ProbeLogits adapted;
@@ -55,7 +58,7 @@ public static class Exporter
 
         using (adapted)
         {
-            using var fresh = CausalLm.Load(modelFolder, ScalarType.Float32, CPU);
+            using var fresh = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
             using var again = new LoraConfig { From = folder.Path }.Attach(fresh, seed: 0);
             again.SetTraining(false);
             using var after = ProbeLogits.Of(fresh);
@@ -69,7 +72,7 @@ public static class Exporter
     // The adapted model and its merged form exist one after the other, so one copy of the weights is in memory at a time.
     private static Probe Fold(string modelFolder, string adapterFolder, string outFolder)
     {
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU);
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, QuantizedBase.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
         using var adapter = new LoraConfig { From = adapterFolder }.Attach(model, seed: 0);
         adapter.SetTraining(false);
@@ -83,6 +86,7 @@ public static class Exporter
             throw Refused(probe.AlgebraError, Float32Bound);
         }
 
+        model.Dequantize();   // what no factors were merged into
         MergedShards.Write(model, modelFolder, outFolder);
         return probe;
     }

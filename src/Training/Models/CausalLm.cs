@@ -1,5 +1,6 @@
 using TorchSharp.Modules;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Models;
@@ -7,31 +8,44 @@ namespace TrainingService.Training.Models;
 /// <summary>A decoder that predicts the next token. Its weights do not train until an adapter switches on what does.</summary>
 public abstract class CausalLm : nn.Module
 {
-    private readonly List<(string Name, Parameter Parameter)> _weights;
+    private readonly Dictionary<string, Parameter> _weights = new(StringComparer.Ordinal);
+    private readonly Parameter _first;
+    private readonly Dictionary<string, QuantizedTensor> _codes = new(StringComparer.Ordinal);   // until its layer takes each over
 
     /// <summary>Makes every weight of <paramref name="config"/>, in its order.</summary>
     /// <param name="source">Gives each weight as a new tensor; the model takes ownership.</param>
-    private protected CausalLm(ModelConfig config, string className, WeightSource source)
+    /// <param name="quantization">Turns the weights that it covers into codes, each before the next one is asked for; null: none.</param>
+    private protected CausalLm(ModelConfig config, string className, WeightSource source, QuantizationConfig? quantization = null)
         : base(className)
     {
         Config = config;
-        _weights = [];
+        Quantization = quantization;
         foreach (var weight in config.Weights)
         {
             using var scope = NewDisposeScope();
-            var parameter = new Parameter(source(weight), requires_grad: false);
-            parameter.DetachFromDisposeScope();   // the model owns it
-            _weights.Add((weight.Name, parameter));
+            if (quantization is not null && QuantizationConfig.Covers(weight))
+            {
+                _codes.Add(weight.Name, quantization.Quantize(source(weight), weight.Name));
+            }
+            else
+            {
+                Own(weight.Name, source(weight));
+            }
         }
+
+        _first = _weights[config.Weights[0].Name];   // the embedding, which is never in codes
     }
 
     public ModelConfig Config { get; }
 
-    /// <summary>Format of the weights.</summary>
-    public ScalarType DType => _weights[0].Parameter.dtype;
+    /// <summary>How the weights of the linear layers are held; null: as plain numbers.</summary>
+    public QuantizationConfig? Quantization { get; private set; }
+
+    /// <summary>Format of the weights that are plain numbers, and of the arithmetic.</summary>
+    public ScalarType DType => _first.dtype;
 
     /// <summary>Where the weights are.</summary>
-    public Device Device => _weights[0].Parameter.device;
+    public Device Device => _first.device;
 
     /// <summary>Every linear layer but the output head, in the order of the network.</summary>
     public abstract IReadOnlyList<LinearSlot> Linears { get; }
@@ -39,19 +53,26 @@ public abstract class CausalLm : nn.Module
     /// <summary>Reads a Hugging Face folder: <c>config.json</c> and safetensors.</summary>
     /// <param name="folder">A local folder.</param>
     /// <param name="dtype">Format of the weights in memory.</param>
+    /// <param name="quantization">
+    /// Holds the linear layers in codes. Each weight is quantised as it is read, from float32, so that there is never more than one in full.
+    /// </param>
     /// <param name="ct">Asked before each weight.</param>
     /// <exception cref="TrainingException">A missing or surplus tensor, a wrong shape, or a setting that is not implemented.</exception>
-    public static CausalLm Load(string folder, ScalarType dtype, Device device, CancellationToken ct = default)
+    public static CausalLm Load(
+        string folder, ScalarType dtype, Device device, QuantizationConfig? quantization = null, CancellationToken ct = default)
     {
         var config = HuggingFaceFolder.ReadConfig(folder);
         using var checkpoint = CheckpointFolder.Open(folder);
         var names = CheckpointNames.Match(config, checkpoint);
         RefuseDifferentHead(config, checkpoint, names);
-        return config.Build(weight =>
-        {
-            ct.ThrowIfCancellationRequested();
-            return checkpoint.Read(names[weight.Name], dtype, device);
-        });
+        return config.Build(
+            weight =>
+            {
+                ct.ThrowIfCancellationRequested();
+                var covered = quantization is not null && QuantizationConfig.Covers(weight);
+                return checkpoint.Read(names[weight.Name], covered ? ScalarType.Float32 : dtype, device);
+            },
+            quantization);
     }
 
     /// <summary>A new model: normal weights with the configured deviation, norms one, biases zero.</summary>
@@ -86,8 +107,54 @@ public abstract class CausalLm : nn.Module
     /// <summary>The output head: hidden states [.., D] to logits [.., V].</summary>
     public abstract Tensor Head(Tensor hidden);
 
-    /// <summary>The model's own weights by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.</summary>
-    public IEnumerable<(string Name, Parameter Parameter)> NamedWeights() => _weights;
+    /// <summary>
+    /// The model's own weights that are plain numbers, by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.
+    /// </summary>
+    public IEnumerable<(string Name, Parameter Parameter)> NamedWeights() => Config.Weights
+        .Where(weight => _weights.ContainsKey(weight.Name))
+        .Select(weight => (weight.Name, _weights[weight.Name]));
+
+    /// <summary>Overwrites the weight of a linear layer. A quantised one becomes plain numbers, in the model's format.</summary>
+    /// <param name="value">[out, in]; stays the caller's.</param>
+    internal void SetWeight(LinearSlot slot, Tensor value)
+    {
+        using var off = no_grad();
+        using var scope = NewDisposeScope();
+        var name = slot.Name + ".weight";
+        if (slot.Base is not QuantizedLinear quantized)
+        {
+            _weights[name].copy_(value);
+            return;
+        }
+
+        Own(name, value.to(DType, Device, copy: true));
+        slot.Rebase(new Linear(_weights[name], quantized.Bias));
+        quantized.Dispose();
+    }
+
+    /// <summary>Turns every weight that is still in codes into plain numbers, in the model's format.</summary>
+    public void Dequantize()
+    {
+        foreach (var slot in Linears)
+        {
+            if (slot.Base is QuantizedLinear quantized)
+            {
+                using var weight = quantized.Weight.Dequantize(ScalarType.Float32);
+                SetWeight(slot, weight);
+            }
+        }
+
+        Quantization = null;
+    }
+
+    /// <summary>Makes the linear layer of that name from the weights that were read.</summary>
+    private protected nn.Module<Tensor, Tensor> MakeLinear(string name)
+    {
+        var bias = _weights.GetValueOrDefault($"{name}.bias");
+        return _codes.Remove($"{name}.weight", out var codes)
+            ? new QuantizedLinear(codes, bias)
+            : new Linear(_weights[$"{name}.weight"], bias);
+    }
 
     /// <summary>Hidden states of the tokens that follow those in <paramref name="cache"/>, which is extended by them.</summary>
     /// <param name="positions">[B, T], each below the model's longest sequence.</param>
@@ -100,8 +167,23 @@ public abstract class CausalLm : nn.Module
         if (disposing)
         {
             // A layer that an adapter replaced is no longer in the module tree, so its weights are disposed here.
-            _weights.ForEach(weight => weight.Parameter.Dispose());
+            foreach (var parameter in _weights.Values)
+            {
+                parameter.Dispose();
+            }
+
+            foreach (var slot in Linears.Where(slot => slot.Base is QuantizedLinear))
+            {
+                slot.Base.Dispose();
+            }
         }
+    }
+
+    private void Own(string name, Tensor tensor)
+    {
+        var parameter = new Parameter(tensor, requires_grad: false);
+        parameter.DetachFromDisposeScope();
+        _weights.Add(name, parameter);
     }
 
     /// <summary>A tied head that is stored beside the embedding must be the same numbers, or one of the two would be dropped in silence.</summary>
@@ -136,4 +218,4 @@ public abstract class CausalLm : nn.Module
 }
 
 /// <summary>Gives one weight as a new tensor of the right shape.</summary>
-internal delegate Tensor WeightSource(WeightShape weight);
+public delegate Tensor WeightSource(WeightShape weight);

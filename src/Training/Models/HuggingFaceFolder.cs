@@ -63,6 +63,11 @@ public static class HuggingFaceFolder
     /// <param name="shardBytes">Largest shard.</param>
     public static void Save(CausalLm model, string folder, string? copyTokenizerFrom, long shardBytes = LargestShardBytes)
     {
+        if (model.Quantization is not null)
+        {
+            throw new InvalidOperationException("A model with quantised weights has to be dequantised before it is saved.");
+        }
+
         Directory.CreateDirectory(folder);
         var shards = Shards(model, shardBytes);
         var names = shards.Count == 1

@@ -8,7 +8,7 @@ public sealed class LinearSlot
     private readonly nn.Module _owner;
     private readonly string _child;
 
-    internal LinearSlot(string name, nn.Module owner, string child, Linear layer)
+    internal LinearSlot(string name, nn.Module owner, string child, nn.Module<Tensor, Tensor> layer)
     {
         Name = name;
         Base = layer;
@@ -20,8 +20,8 @@ public sealed class LinearSlot
     /// <summary>Name in checkpoints without <c>.weight</c>, such as <c>model.layers.0.self_attn.q_proj</c>.</summary>
     public string Name { get; }
 
-    /// <summary>The layer that the model was made with. The model keeps owning it, whatever stands in the slot.</summary>
-    public Linear Base { get; }
+    /// <summary>The model's own layer: a <see cref="Linear"/>, or one with a quantised weight. The model keeps owning it, whatever stands in the slot.</summary>
+    public nn.Module<Tensor, Tensor> Base { get; private set; }
 
     /// <summary>What runs, inputs [.., in] to outputs [.., out]. Setting it changes the running model; the module that leaves is not disposed.</summary>
     public nn.Module<Tensor, Tensor> Module
@@ -36,6 +36,17 @@ public sealed class LinearSlot
             }
 
             field = value;
+        }
+    }
+
+    /// <summary>Gives the model another layer of its own in this place, and runs it unless an adapter's runs. The old one is not disposed.</summary>
+    internal void Rebase(nn.Module<Tensor, Tensor> layer)
+    {
+        var runs = ReferenceEquals(Module, Base);
+        Base = layer;
+        if (runs)
+        {
+            Module = layer;
         }
     }
 

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training.Models;
 
@@ -47,7 +48,7 @@ public sealed record LlamaConfig : ModelConfig
 
     public override IReadOnlyList<WeightShape> Weights => [.. ListWeights()];
 
-    internal override CausalLm Build(WeightSource source) => new LlamaModel(this, source);
+    public override CausalLm Build(WeightSource source, QuantizationConfig? quantization = null) => new LlamaModel(this, source, quantization);
 
     internal static LlamaConfig Read(string architecture, ConfigReader config, string json)
     {

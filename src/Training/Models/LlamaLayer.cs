@@ -22,8 +22,11 @@ internal sealed class LlamaLayer : nn.Module
     private readonly RmsNorm _postAttentionNorm;
     private readonly LinearSlot _query, _key, _value, _output, _gate, _up, _down;
 
+    /// <param name="makeLinear">Makes a linear layer of the model by its name.</param>
     /// <param name="slots">Gets the layer's slots, in the order of the network.</param>
-    public LlamaLayer(LlamaConfig config, int index, IReadOnlyDictionary<string, Parameter> weights, List<LinearSlot> slots)
+    public LlamaLayer(
+        LlamaConfig config, int index, IReadOnlyDictionary<string, Parameter> weights, Func<string, nn.Module<Tensor, Tensor>> makeLinear,
+        List<LinearSlot> slots)
         : base(nameof(LlamaLayer))
     {
         _config = config;
@@ -48,7 +51,7 @@ internal sealed class LlamaLayer : nn.Module
         LinearSlot Slot(string part, string name)
         {
             var path = $"model.layers.{index}.{part}.{name}";
-            var layer = new Linear(weights[$"{path}.weight"], weights.GetValueOrDefault($"{path}.bias"));
+            var layer = makeLinear(path);
             register_module(name, layer);
             var slot = new LinearSlot(path, this, name, layer);
             slots.Add(slot);

@@ -1,4 +1,5 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Models;
@@ -13,14 +14,14 @@ internal sealed class LlamaModel : CausalLm
     private readonly Rope _rope;
     private readonly List<LinearSlot> _linears = [];
 
-    public LlamaModel(LlamaConfig config, WeightSource source)
-        : base(config, config.Architecture, source)
+    public LlamaModel(LlamaConfig config, WeightSource source, QuantizationConfig? quantization = null)
+        : base(config, config.Architecture, source, quantization)
     {
         var weights = NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter, StringComparer.Ordinal);
         _embedding = weights["model.embed_tokens.weight"];
         _head = config.TiesHead ? _embedding : weights["lm_head.weight"];
         _norm = new(weights["model.norm.weight"], config.NormEpsilon);
-        _layers = [.. Enumerable.Range(0, config.LayerCount).Select(index => new LlamaLayer(config, index, weights, _linears))];
+        _layers = [.. Enumerable.Range(0, config.LayerCount).Select(index => new LlamaLayer(config, index, weights, MakeLinear, _linears))];
         _rope = new(config.Rope.Frequencies(config.HeadWidth), _embedding.device);
         register_module("norm", _norm);
         for (var index = 0; index < _layers.Length; index++)

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training.Models;
 
@@ -54,7 +55,8 @@ public abstract record ModelConfig
     public long ParameterCount => Weights.Sum(weight => weight.Count);
 
     /// <summary>The network with weights from <paramref name="source"/>.</summary>
-    internal abstract CausalLm Build(WeightSource source);
+    /// <param name="quantization">Turns the weights that it covers into codes, each as soon as it is given; null: none.</param>
+    public abstract CausalLm Build(WeightSource source, QuantizationConfig? quantization = null);
 
     /// <summary>Reads a <c>config.json</c>.</summary>
     /// <exception cref="TrainingException">It is not valid, or asks for something that is not implemented.</exception>

@@ -7,8 +7,9 @@ namespace TrainingService.Training.Spectra;
 /// <summary>What <c>spectra.json</c> holds; docs/spectra.md describes it for readers.</summary>
 /// <param name="Format">Name and version of this layout.</param>
 /// <param name="ExactSize">Matrices whose smaller side is above this have leading values only.</param>
+/// <param name="Quantization">Type of the quantisation whose dequantised weights were measured as W, such as <c>nf4</c>; null: W is not quantised.</param>
 /// <param name="Layers">In the model's order.</param>
-public sealed record SpectraReport(string Format, int ExactSize, IReadOnlyList<LayerSpectra> Layers)
+public sealed record SpectraReport(string Format, int ExactSize, string? Quantization, IReadOnlyList<LayerSpectra> Layers)
 {
     public const string CurrentFormat = "training-service/spectra/1";
 

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Spectra;
@@ -27,7 +28,7 @@ public static class SpectraWriter
             ct.ThrowIfCancellationRequested();
             return Describe(update, original, limits);
         }).ToList();
-        return Write(layers, folder, limits);
+        return Write(layers, folder, limits, adapter.Quantization);
     }
 
     /// <summary>Spectra of a model on disk, alone, with an adapter, or against another model of the same shapes.</summary>
@@ -48,7 +49,7 @@ public static class SpectraWriter
         using var weights = LinearWeights.Open(modelFolder);
         if (adapterFolder is not null)
         {
-            using var model = CausalLm.Load(modelFolder, weights.DType, CPU);
+            using var model = CausalLm.Load(modelFolder, weights.DType, CPU, QuantizedBase.Of(adapterFolder));
             using var adapter = new LoraConfig { From = adapterFolder }.Attach(model, seed: 0);
             return Write(adapter, outFolder, limits: limits);
         }
@@ -64,8 +65,9 @@ public static class SpectraWriter
         using var scope = NewDisposeScope();
         if (update.Factors is { } factors)
         {
+            var weight = update.Weight;
             return LayerSpectra.Create(
-                update.Module, update.Weight.shape, Spectrum.Of(update.Weight, limits),
+                update.Module, weight.shape, Spectrum.Of(weight, limits),
                 Spectrum.OfProduct(factors.Left, factors.Right, factors.Scale), Spectrum.Of(Adapter.Merge(update), limits),
                 (int)factors.Right.shape[0], factors.Scale);
         }
@@ -88,9 +90,10 @@ public static class SpectraWriter
     private static LayerSpectra Difference(string module, Tensor before, Tensor after, SpectraLimits limits) => LayerSpectra.Create(
         module, before.shape, Spectrum.Of(before, limits), Spectrum.Of(after - before, limits), Spectrum.Of(after, limits));
 
-    private static SpectraReport Write(IReadOnlyList<LayerSpectra> layers, string folder, SpectraLimits limits)
+    private static SpectraReport Write(
+        IReadOnlyList<LayerSpectra> layers, string folder, SpectraLimits limits, QuantizationConfig? quantization = null)
     {
-        var report = new SpectraReport(SpectraReport.CurrentFormat, limits.ExactSize, layers);
+        var report = new SpectraReport(SpectraReport.CurrentFormat, limits.ExactSize, quantization?.Name, layers);
         Directory.CreateDirectory(folder);
         File.WriteAllBytes(Path.Combine(folder, SpectraReport.FileName), JsonSerializer.SerializeToUtf8Bytes(report, SpectraReport.Json));
         foreach (var (name, svg) in SpectraDrawings.Draw(report))

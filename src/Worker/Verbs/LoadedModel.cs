@@ -2,11 +2,15 @@ using System.CommandLine;
 using TrainingService.Training;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Worker.Verbs;
 
-/// <summary>A base model in float32, with an adapter or without, for the verbs that use one.</summary>
+/// <summary>
+/// A base model in float32, with an adapter or without, for the verbs that use one. An adapter that was trained on a quantised base gets it
+/// quantised in the same way.
+/// </summary>
 internal sealed class LoadedModel : IDisposable
 {
     private LoadedModel(CausalLm model, Adapter? adapter) => (Model, Adapter) = (model, adapter);
@@ -39,7 +43,8 @@ internal sealed class LoadedModel : IDisposable
     /// <exception cref="TrainingException">A folder cannot be used.</exception>
     public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter)
     {
-        var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU);
+        var quantization = adapter is null ? null : QuantizedBase.Of(adapter.FullName);
+        var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization);
         if (adapter is null)
         {
             return new(loaded, null);

@@ -92,8 +92,8 @@ public class CausalLmTests
         {
             foreach (var slot in model.Linears)
             {
-                slot.Base.weight.zero_();
-                slot.Base.bias!.fill_(slot.Name.EndsWith("o_proj", StringComparison.Ordinal) || slot.Name.EndsWith("down_proj", StringComparison.Ordinal) ? 0.5 : 3);
+                ((Linear)slot.Base).weight.zero_();
+                ((Linear)slot.Base).bias!.fill_(slot.Name.EndsWith("o_proj", StringComparison.Ordinal) || slot.Name.EndsWith("down_proj", StringComparison.Ordinal) ? 0.5 : 3);
             }
         }
 
@@ -119,7 +119,7 @@ public class CausalLmTests
 
         foreach (var slot in model.Linears)
         {
-            slot.Module = new Doubled(slot.Base);
+            slot.Module = new Doubled((Linear)slot.Base);
         }
 
         model.eval();
@@ -251,7 +251,7 @@ public class CausalLmTests
         {
             using var scope = NewDisposeScope();
             model.Forward(Matrix([[1, 2, 3]]), Positions(1, 3));
-            model.Linears[0].Module = new Doubled(model.Linears[0].Base);
+            model.Linears[0].Module = new Doubled((Linear)model.Linears[0].Base);
         }
 
         Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);

@@ -1,5 +1,6 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Optimizers;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training.Tests.Runs;
 
@@ -9,13 +10,14 @@ public sealed class ResumeTests
     [Theory]
     [InlineData("lora", "adamw")]
     [InlineData("lora", "sgd")]
+    [InlineData("lora-nf4", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
     {
         using var folder = new RunFolder();
         var spec = Spec(folder, adapter, optimizer);
-        var file = adapter == "lora" ? "adapter/adapter_model.safetensors" : "model/model.safetensors";
+        var file = adapter.StartsWith("lora", StringComparison.Ordinal) ? "adapter/adapter_model.safetensors" : "model/model.safetensors";
         folder.Run(spec, "unbroken");
         var losses = folder.Losses;
 
@@ -78,9 +80,10 @@ public sealed class ResumeTests
     {
         Model = SharedData.Path("golden", "models", "llama_untied"),
         Data = new() { Train = folder.TokenRows("rows.jsonl", 24), ValidationSplit = 0.2, MaxLength = 24, Packing = true },
-        Adapter = adapter == "lora" ? new LoraConfig { Rank = 4, Dropout = 0.2 } : new FullConfig(),
+        Adapter = adapter.StartsWith("lora", StringComparison.Ordinal) ? new LoraConfig { Rank = 4, Dropout = 0.2 } : new FullConfig(),
         Optimizer = optimizer == "sgd" ? new SgdConfig { LearningRate = 0.1, Momentum = 0.9 } : new AdamWConfig { LearningRate = 1e-3 },
         Schedule = new() { MaxSteps = 8, BatchSize = 2, GradientAccumulationSteps = 2 },
+        Quantization = adapter == "lora-nf4" ? new Nf4Config() : null,
         Precision = adapter.EndsWith("bfloat16", StringComparison.Ordinal) ? Precision.Bfloat16 : Precision.Float32,
         Evaluation = new() { EverySteps = 4 },
         Spectra = new() { Enabled = false },

@@ -48,6 +48,19 @@ public class EstimateTests
         Assert.Equal(expected, Estimate.For(SpecModels.Spec(rank4), SpecModels.Biased).TrainableParameters);
     }
 
+    /// <summary>
+    /// 28 layers hold 100,663,296 numbers each in linear layers, in 4.127 bits; embedding (tied) and norms are 394,177,536 in 16, and so is
+    /// the rest of the run.
+    /// </summary>
+    [Fact]
+    public void A_quantised_base_counts_its_codes_and_scales()
+    {
+        var estimate = Estimate.For(
+            SpecModels.Spec("""  "quantization": { "type": "nf4" }, "precision": "bfloat16" """), SpecModels.Llama32Of3B);
+
+        Assert.InRange(estimate.Memory.WeightsBytes, (2_818_572_288 * 4.127 / 8) + (394_177_536 * 2.0) - 1e6, (2_818_572_288 * 4.127 / 8) + (394_177_536 * 2.0) + 1e6);
+    }
+
     [Fact]
     public void The_count_is_the_one_that_PEFT_reports()
     {

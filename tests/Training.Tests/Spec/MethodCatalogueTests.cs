@@ -17,7 +17,7 @@ public class MethodCatalogueTests
     {
         var families = MethodCatalogue.All.Select(method => method.Family).Distinct();
 
-        Assert.Equal(["objective", "adapter", "optimizer", "schedule.lr_scheduler"], families);
+        Assert.Equal(["objective", "adapter", "optimizer", "schedule.lr_scheduler", "quantization"], families);
     }
 
     [Fact]
