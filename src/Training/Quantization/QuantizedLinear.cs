@@ -65,6 +65,9 @@ public sealed class QuantizedLinear : nn.Module<Tensor, Tensor>
     {
         private const string WeightKey = "weight";
 
+        [ThreadStatic]
+        private static Tensor? _returned;
+
         public override string Name => nameof(FrozenProduct);
 
         public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
@@ -76,8 +79,13 @@ public sealed class QuantizedLinear : nn.Module<Tensor, Tensor>
 
         public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
         {
-            using var dense = ((QuantizedTensor)ctx.get_data(WeightKey)).Dequantize(grad_output.dtype);
-            return [grad_output.matmul(dense), null!];
+            // Handles keep memory. The one that comes in was made for this call, and what the call before gave back has long been taken over;
+            // without this, the gradients of all layers would stay until the step's dispose scope ends.
+            _returned?.Dispose();
+            using var incoming = grad_output;
+            using var dense = ((QuantizedTensor)ctx.get_data(WeightKey)).Dequantize(incoming.dtype);
+            _returned = incoming.matmul(dense);
+            return [_returned, null!];
         }
     }
 }
