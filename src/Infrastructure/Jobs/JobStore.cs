@@ -19,12 +19,12 @@ public sealed class JobStore(IDbContextFactory<AppDbContext> contexts, TimeProvi
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var materialized = db.SkipLockedSql.Length > 0 ? "MATERIALIZED" : "";
         var sql = $$"""
-            WITH candidate AS {{materialized}} (
-                SELECT j.id FROM jobs AS j
+            WITH busy AS (
+                SELECT project_id, count(*) AS running FROM jobs WHERE status IN ('running', 'cancelling') GROUP BY project_id),
+            candidate AS {{materialized}} (
+                SELECT j.id FROM jobs AS j LEFT JOIN busy AS b ON b.project_id = j.project_id
                 WHERE j.status = 'queued' AND (j.not_before IS NULL OR j.not_before <= {{db.NowSql}})
-                ORDER BY j.priority DESC,
-                    (SELECT count(*) FROM jobs AS r WHERE r.project_id = j.project_id AND r.status IN ('running', 'cancelling')),
-                    j.created_at, j.id
+                ORDER BY j.priority DESC, COALESCE(b.running, 0), j.created_at, j.id
                 LIMIT 1 {{db.SkipLockedSql}})
             UPDATE jobs SET
                 status = 'running', attempt = attempt + 1, lease_token = lease_token + 1, lease_owner = {0},
