@@ -2,6 +2,7 @@ using System.ComponentModel;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
 using TrainingService.Training.Quantization;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Training;
 
@@ -10,20 +11,21 @@ namespace TrainingService.Training;
 /// <param name="Tokens">Tokens of all rows; null: not counted.</param>
 public sealed record DataSize(long? Rows = null, long? Tokens = null);
 
-/// <summary>Memory that a run holds at its peak, bytes. The runtime itself and fragmentation come on top.</summary>
+/// <summary>Memory that a run holds at its peak, bytes; on a GPU, that of the device. Fragmentation comes on top.</summary>
 public sealed record MemoryEstimate(
     [property: Description("Weights of the base model.")] long WeightsBytes,
     [property: Description("Tensors that the adapter adds, and float32 copies of base weights that train in another format.")] long TrainedBytes,
     [property: Description("Gradients of everything that trains.")] long GradientsBytes,
     [property: Description("What the optimizer remembers.")] long OptimizerBytes,
     [property: Description("Layer inputs and outputs kept for the backward pass.")] long ActivationsBytes,
-    [property: Description("Logits, their softmax and their gradient.")] long LogitsBytes)
+    [property: Description("Logits, their softmax and their gradient.")] long LogitsBytes,
+    [property: Description("The process itself: the runtime and libtorch, or on a GPU the driver's context.")] long RuntimeBytes)
 {
     [Description("Sum of all parts.")]
     public long TotalBytes => BytesWithoutRows() + ActivationsBytes + LogitsBytes;
 
     /// <summary>What the run holds however short its rows are.</summary>
-    public long BytesWithoutRows() => WeightsBytes + TrainedBytes + GradientsBytes + OptimizerBytes;
+    public long BytesWithoutRows() => RuntimeBytes + WeightsBytes + TrainedBytes + GradientsBytes + OptimizerBytes;
 }
 
 /// <summary>What a job would take. Computed from the spec and <c>config.json</c>; nothing is loaded.</summary>
@@ -34,7 +36,8 @@ public sealed record Estimate(
     [property: Description("Peak memory in bytes, estimated.")] MemoryEstimate Memory,
     [property: Description("Size of the saved adapter, or of the saved model, in bytes, estimated.")] long ArtifactBytes,
     [property: Description("Optimizer steps; null when neither max_steps nor the size of the data decides.")] long? Steps,
-    [property: Description("Whether max_steps decides; otherwise packing, long rows and rows without trainable tokens may change the number.")] bool StepsAreExact)
+    [property: Description("Whether max_steps decides; otherwise packing, long rows and rows without trainable tokens may change the number.")] bool StepsAreExact,
+    [property: Description("Floating-point operations of the mathematics of one optimizer step, estimated.")] double OperationsPerStep)
 {
     /// <param name="onGpu">Decides what <c>precision: auto</c> means.</param>
     /// <exception cref="TrainingException">The adapter does not fit the model; <see cref="SpecChecks"/> says why, all at once.</exception>
@@ -47,22 +50,38 @@ public sealed record Estimate(
             trained.Total,
             total,
             trained.Total / (double)total,
-            MemoryOf(spec, model, trained, weightBytes),
+            MemoryOf(spec, model, trained, weightBytes, onGpu ? ContextBytes : ProcessBytes),
             trained.Added * Float32 + trained.InPlace * weightBytes,
             spec.Schedule.MaxSteps ?? StepsOf(spec, data ?? new()),
-            StepsAreExact: spec.Schedule.MaxSteps is not null);
+            StepsAreExact: spec.Schedule.MaxSteps is not null,
+            OperationsOf(spec, model, data ?? new()));
     }
+
+    /// <summary>The format that <c>auto</c> stands for, or the one that was asked for.</summary>
+    public static Precision PrecisionOf(Precision precision, bool onGpu) => precision switch
+    {
+        Precision.Auto => onGpu ? Precision.Bfloat16 : Precision.Float32,
+        Precision.Float32 or Precision.Bfloat16 => precision,
+    };
+
+    /// <summary>The same in the words of what a run took; how long it takes is left open.</summary>
+    /// <param name="steps">Of the plan; null: not known yet.</param>
+    public RunCost CostOf(TrainingSpec spec, bool onGpu, int? steps) => new(
+        onGpu ? "cuda" : "cpu", PrecisionOf(spec.Precision, onGpu), Memory.TotalBytes, ArtifactBytes, steps, OperationsPerStep,
+        SecondsPerStep: null, Seconds: null);
 
     private const int Float32 = 4;
 
-    private static int WeightBytes(Precision precision, bool onGpu) => precision switch
-    {
-        Precision.Float32 => Float32,
-        Precision.Bfloat16 => Float32 / 2,
-        Precision.Auto => onGpu ? Float32 / 2 : Float32,
-    };
+    /// <summary>Resident before a model is loaded, as runs report it.</summary>
+    private const long ProcessBytes = 190L << 20;
 
-    private static MemoryEstimate MemoryOf(TrainingSpec spec, ModelConfig model, TrainedCounts trained, int weightBytes)
+    /// <summary>Taken of a GPU before a model is loaded: context, and the kernels and work space of the product library.</summary>
+    private const long ContextBytes = 600L << 20;
+
+    private static int WeightBytes(Precision precision, bool onGpu) =>
+        PrecisionOf(precision, onGpu) == Precision.Float32 ? Float32 : Float32 / 2;
+
+    private static MemoryEstimate MemoryOf(TrainingSpec spec, ModelConfig model, TrainedCounts trained, int weightBytes, long runtimeBytes)
     {
         var masters = weightBytes == Float32 ? 0 : trained.InPlace * Float32;
         var length = Math.Min(spec.Data.MaxLength, model.MaxPositions);
@@ -84,7 +103,8 @@ public sealed record Estimate(
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
             OptimizerBytes: trained.Total * spec.Optimizer.StatePerWeight() * Float32,
             ActivationsBytes: Saturated((Int128)tokens * (perToken + scores) * weightBytes),
-            LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit));
+            LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit),
+            RuntimeBytes: runtimeBytes);
     }
 
     private static long FrozenBytes(QuantizationConfig? quantization, ModelConfig model, int weightBytes) => model.Weights.Sum(weight =>
@@ -94,7 +114,22 @@ public sealed record Estimate(
     private static long Saturated(Int128 bytes) => (long)Int128.Min(bytes, long.MaxValue / 8);
 
     /// <summary>Steps of the run. One epoch has as many as there are batches over the accumulation, each rounded up.</summary>
-    private static long? StepsOf(TrainingSpec spec, DataSize data)
+    private static long? StepsOf(TrainingSpec spec, DataSize data) => StepsPerEpoch(spec, data) is { } perEpoch
+        ? (long)Math.Max(1, Math.Ceiling(spec.Schedule.Epochs * perEpoch - 1e-9))
+        : null;
+
+    /// <summary>Operations of one step: of the tokens that there are, or else of as many as the spec allows.</summary>
+    private static double OperationsOf(TrainingSpec spec, ModelConfig model, DataSize data)
+    {
+        var longest = Math.Min(spec.Data.MaxLength, model.MaxPositions);
+        var tokens = data.Tokens is { } all && StepsPerEpoch(spec, data) is { } steps
+            ? all * (1 - spec.Data.ValidationSplit) / steps
+            : (double)spec.Schedule.BatchSize * spec.Schedule.GradientAccumulationSteps * longest;
+        var length = !spec.Data.Packing && data is { Tokens: { } count, Rows: > 0 and { } rows } ? (int)Math.Min(count / rows, longest) : longest;
+        return tokens * StepOperations.PerToken(spec, model, length);
+    }
+
+    private static double? StepsPerEpoch(TrainingSpec spec, DataSize data)
     {
         var share = 1 - spec.Data.ValidationSplit;
         double? sequences = spec.Data.Packing
@@ -106,7 +141,6 @@ public sealed record Estimate(
         }
 
         var batches = Math.Ceiling(Math.Max(1, count) / spec.Schedule.BatchSize);
-        var perEpoch = Math.Ceiling(batches / spec.Schedule.GradientAccumulationSteps);
-        return (long)Math.Max(1, Math.Ceiling(spec.Schedule.Epochs * perEpoch - 1e-9));
+        return Math.Ceiling(batches / spec.Schedule.GradientAccumulationSteps);
     }
 }

@@ -8,6 +8,7 @@ namespace TrainingService.Training;
 [JsonDerivedType(typeof(StepReport), "step")]
 [JsonDerivedType(typeof(MetricReport), "metric")]
 [JsonDerivedType(typeof(CheckpointReport), "checkpoint")]
+[JsonDerivedType(typeof(EstimateReport), "estimate")]
 [JsonDerivedType(typeof(PhaseReport), "phase")]
 [JsonDerivedType(typeof(WarningReport), "warning")]
 [JsonDerivedType(typeof(DoneReport), "done")]
@@ -34,6 +35,9 @@ public sealed record MetricReport(int Step, IReadOnlyDictionary<string, double> 
 /// <param name="Path">Folder below the work folder.</param>
 /// <param name="Best">Whether its evaluation loss is the lowest so far.</param>
 public sealed record CheckpointReport(int Step, string Path, bool Best, IReadOnlyDictionary<string, double> Metrics) : Report;
+
+/// <summary>What the run should take, once its rows are known; the time is left to those who know earlier runs.</summary>
+public sealed record EstimateReport(RunCost Cost) : Report;
 
 /// <summary>What the process is busy with: <c>tokenizing</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
 public sealed record PhaseReport(string Phase) : Report;

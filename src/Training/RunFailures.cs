@@ -1,4 +1,5 @@
 using System.Globalization;
+using TrainingService.Training.Devices;
 using TrainingService.Training.Models;
 
 namespace TrainingService.Training;
@@ -41,8 +42,16 @@ public static class RunFailures
             inner: error);
     }
 
-    internal static TrainingException OutOfMemory(Estimate? estimate, Exception error) => new(
-        FailureCode.OutOfMemory, Sentence("Memory was not enough", estimate, MachineMemory.Bytes), "schedule.batch_size", error);
+    /// <summary>What the owner of a run is told that met a lack of memory, on the machine or on its GPU.</summary>
+    /// <param name="estimate">Null: the run ended before one could be made.</param>
+    public static TrainingException OutOfMemory(Estimate? estimate, Exception error)
+    {
+        var message = error.InnerException is { } inner ? $"{error.Message} {inner.Message}" : error.Message;
+        var sentence = CudaMessages.SpeakOfGpu(message)
+            ? Sentence("The memory of the GPU was not enough", estimate, CudaMessages.CapacityIn(message) ?? CudaDriverMemory.Open()?.Read()?.TotalBytes, "GPU")
+            : Sentence("Memory was not enough", estimate, MachineMemory.Bytes, "machine");
+        return new(FailureCode.OutOfMemory, sentence, "schedule.batch_size", error);
+    }
 
     /// <exception cref="TrainingException">The machine cannot hold the run, by far.</exception>
     internal static void ThrowIfClearlyTooLarge(Estimate estimate, long available)
@@ -50,7 +59,7 @@ public static class RunFailures
         if (estimate.Memory.TotalBytes / ClearlyTooMuch > available)
         {
             throw new TrainingException(
-                FailureCode.OutOfMemory, Sentence("This run does not fit into memory", estimate, available),
+                FailureCode.OutOfMemory, Sentence("This run does not fit into memory", estimate, available, "machine"),
                 estimate.Memory.BytesWithoutRows() > available ? "model" : "schedule.batch_size");
         }
     }
@@ -64,12 +73,19 @@ public static class RunFailures
             : examples.Max(example => example.InputIds.Length);
         var batch = Math.Min(spec.Schedule.BatchSize, spec.Data.Packing ? (tokens + longest - 1) / longest : examples.Count);
         return Estimate.For(
-            spec with { Data = spec.Data with { MaxLength = longest }, Schedule = spec.Schedule with { BatchSize = (int)batch } }, model, onGpu: onGpu);
+            spec with
+            {
+                Data = spec.Data with { MaxLength = longest, ValidationSplit = 0 },   // these rows are what is left to train on
+                Schedule = spec.Schedule with { BatchSize = (int)batch },
+            },
+            model, new DataSize(examples.Count, tokens), onGpu);
     }
 
-    private static string Sentence(string what, Estimate? estimate, long available) =>
+    /// <param name="available">What the place has; null: not known.</param>
+    private static string Sentence(string what, Estimate? estimate, long? available, string place) =>
         what
-        + (estimate is null ? "" : $": about {Size(estimate.Memory.TotalBytes)} are needed (estimated) and this machine has {Size(available)}")
+        + (estimate is null ? "" : $": about {Size(estimate.Memory.TotalBytes)} are needed (estimated)")
+        + (estimate is null || available is not { } bytes ? "" : $" and this {place} has {Size(bytes)}")
         + (estimate?.Memory.BytesWithoutRows() > available
             ? "; take a smaller model, or adapter lora in place of full."
             : "; lower schedule.batch_size (and raise schedule.gradient_accumulation_steps by as much) or data.max_length.");

@@ -5,6 +5,7 @@ using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
+using TrainingService.Training.Devices;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
@@ -91,15 +92,15 @@ public static class TrainingRun
         }
 
         var device = cuda.is_available() ? CUDA : CPU;
-        var precision = spec.Precision == Precision.Auto ? device.type == TorchSharp.DeviceType.CUDA ? Precision.Bfloat16 : Precision.Float32 : spec.Precision;
-        var dtype = precision == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
-        estimate = RunFailures.EstimateFor(spec, config, data.Train, onGpu: device.type == TorchSharp.DeviceType.CUDA);
-        if (device.type == TorchSharp.DeviceType.CPU)
+        var onGpu = device.type == TorchSharp.DeviceType.CUDA;
+        var dtype = Estimate.PrecisionOf(spec.Precision, onGpu) == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
+        estimate = RunFailures.EstimateFor(spec, config, data.Train, onGpu);
+        if (!onGpu)
         {
             RunFailures.ThrowIfClearlyTooLarge(estimate, MachineMemory.Bytes);
         }
 
-        usage.Start();
+        usage.Start(onGpu ? CudaDriverMemory.Open() : null);
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
@@ -113,6 +114,7 @@ public static class TrainingRun
         var name = baseModelName ?? NameOf(spec.Model, config);
         var padId = PadId(tokenizer, config);
         var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
+        report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
         var checkpoints = new CheckpointStore(Path.Combine(workFolder, "checkpoints"), weights, spec.Checkpoints.Keep)
         {
             KeepsBest = spec.Evaluation.EarlyStoppingPatience is not null,

@@ -17,6 +17,9 @@ public sealed record WorkerOptions
     [Range(1, 64)]
     public int Concurrency { get; init; } = 1;
 
+    /// <summary>GPUs for training processes, as CUDA numbers or names them, with commas between: each process sees one, that with the fewest runs; null: each sees all that the worker sees and takes the first.</summary>
+    public string? CudaDevices { get; init; }
+
     /// <summary>Folder of the attempts in work and of the cache; null: <c>worker</c> below the data folder.</summary>
     public string? WorkFolder { get; init; }
 

@@ -26,6 +26,7 @@ public static class WorkerServices
         services.AddSingleton<HubFolders>();
         services.AddSingleton<JobInputs>();
         services.AddSingleton(_ => new KernelKills());
+        services.AddSingleton<DeviceSlots>();
         services.AddSingleton<ChildRun>();
         services.AddSingleton<Settlement>();
         services.AddSingleton<JobAttempt>();

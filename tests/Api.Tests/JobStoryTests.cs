@@ -7,6 +7,8 @@ using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
 using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure.Jobs;
+using TrainingService.Training;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Api.Tests;
 
@@ -56,6 +58,35 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
         Assert.Equal(204, (int)nothing.StatusCode);
         using var wrong = await OpenStream(id, lastEventId: "x");
         Assert.Equal(400, (int)wrong.StatusCode);
+    }
+
+    [Fact]
+    public async Task Both_dialects_show_what_a_run_took_and_estimates_learn_from_it()
+    {
+        var id = await CreateJob();
+        var now = TimeProvider.System.GetUtcNow();
+        await Change(id, job =>
+        {
+            job.Start("worker", TimeSpan.FromMinutes(1), now);
+            job.Succeed($"ft:{Guid.NewGuid():N}", null, now.AddSeconds(30));
+            job.Measured(Pace.Write(new RunCost("cpu", Precision.Float32, 1 << 20, 99, 10, 1e6, 2.5, null)));
+        });
+
+        foreach (var dialect in new[] { "jobs", "fine_tuning/jobs" })
+        {
+            var resources = (await Get($"/v1/{dialect}/{id}")).Body["resources"]!;
+            Assert.Null(resources["estimate"]);
+            var actual = resources["actual"]!;
+            Assert.Equal(("cpu", "float32"), ((string)actual["device"]!, (string)actual["precision"]!));
+            Assert.Equal((1 << 20, 99, 10), ((long)actual["memory_bytes"]!, (long)actual["artifact_bytes"]!, (int)actual["steps"]!));
+            Assert.Equal((2.5, 30), ((double)actual["seconds_per_step"]!, (double)actual["seconds"]!));
+        }
+
+        var spec = JsonNode.Parse((await Get($"/v1/jobs/{id}")).Body["spec"]!.ToJsonString())!;
+        var (status, estimate) = await Post("/v1/jobs/estimate", spec);
+        Assert.True(status == 200, estimate.ToJsonString());
+        Assert.Equal(("cpu", "float32"), ((string)estimate["device"]!, (string)estimate["precision"]!));
+        Assert.True((double)estimate["seconds_per_step"]! > 0);
     }
 
     [Fact]

@@ -40,6 +40,8 @@ internal sealed record FineTuningJobResponse(
 
     public required int? MaxRunSeconds { get; init; }
 
+    public required ResourcesResponse Resources { get; init; }
+
     public required int? QueuePosition { get; init; }
 
     public required long? StartedAt { get; init; }
@@ -96,6 +98,7 @@ internal sealed record FineTuningJobResponse(
             PauseRequestedAt = Wire.UnixSeconds(job.PauseRequestedAt),
             StalledSince = Wire.UnixSeconds(job.StalledSince),
             MaxRunSeconds = job.MaxRunSeconds,
+            Resources = ResourcesResponse.From(job),
             QueuePosition = facts.QueuePosition,
             StartedAt = Wire.UnixSeconds(job.StartedAt),
             LastProgressAt = Wire.UnixSeconds(job.LastProgressAt),

@@ -6,8 +6,10 @@ using TrainingService.Api.Files;
 using TrainingService.Api.Http;
 using TrainingService.Api.Models;
 using TrainingService.Infrastructure;
+using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
 using TrainingService.Training.Objectives;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Api.Jobs;
 
@@ -21,13 +23,17 @@ internal sealed record EstimateResponse(
     [property: Description("Optimizer steps; null when neither max_steps nor the data decides.")] long? Steps,
     bool StepsAreExact,
     [property: Description("Rows of the training file; null when the file is too large to count for an estimate.")] long? Rows,
-    [property: Description("Tokens of the training file; null when it was not counted.")] long? Tokens)
+    [property: Description("Tokens of the training file; null when it was not counted.")] long? Tokens,
+    [property: Description("Where it would run, as the newest run did: cpu or cuda.")] string Device,
+    [property: Description("Number format that precision stands for there.")] Precision Precision,
+    [property: Description("Seconds of one optimizer step, learnt from runs alike that have ended here; null when there are none.")] double? SecondsPerStep,
+    [property: Description("Seconds from the start of the job to its end, in the same way; null when the steps are not known either.")] double? Seconds)
 {
     public string Object { get; } = "job.estimate";
 
-    public static EstimateResponse From(Estimate estimate, DataSize size) => new(
+    public static EstimateResponse From(Estimate estimate, DataSize size, RunCost cost) => new(
         estimate.TrainableParameters, estimate.TotalParameters, estimate.TrainableShare, estimate.Memory, estimate.ArtifactBytes,
-        estimate.Steps, estimate.StepsAreExact, size.Rows, size.Tokens);
+        estimate.Steps, estimate.StepsAreExact, size.Rows, size.Tokens, cost.Device, cost.Precision, cost.SecondsPerStep, cost.Seconds);
 }
 
 internal static class JobEstimate
@@ -52,6 +58,9 @@ internal static class JobEstimate
             size = report.IsComplete ? new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total) : size;
         }
 
-        return TypedResults.Ok(EstimateResponse.From(Training.Estimate.For(spec, config, size), size));
+        var pace = Pace.Read(await PastRuns.ReadAsync(db, cancellationToken));
+        var estimate = Training.Estimate.For(spec, config, size, pace.OnGpu);
+        int? steps = estimate.Steps is { } number ? (int)Math.Min(number, int.MaxValue) : null;
+        return TypedResults.Ok(EstimateResponse.From(estimate, size, pace.Timed(estimate.CostOf(spec, pace.OnGpu, steps))));
     }
 }

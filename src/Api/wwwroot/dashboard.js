@@ -34,7 +34,7 @@ function row(job) {
   const line = document.createElement("tr");
   const open = element("button", job.id.slice(0, 18) + "…");
   open.title = job.id;
-  open.addEventListener("click", () => follow(job.id));
+  open.addEventListener("click", () => follow(job));
   line.append(document.createElement("td"));
   line.firstChild.append(open);
   line.append(element("td", job.model));
@@ -48,10 +48,23 @@ function row(job) {
   bar.max = 100;
   bar.value = job.progress.percent ?? 0;
   progress.append(bar, ` ${job.progress.step}/${job.progress.total_steps ?? "?"}`);
+  progress.title = resources(job);
   line.append(progress);
   line.append(element("td", job.progress.train_loss?.toFixed(4) ?? ""));
   line.append(element("td", new Date(job.created_at * 1000).toLocaleString()));
   return line;
+}
+
+// What a job should take and what it took, in one line; empty before its rows are read.
+function resources(job) {
+  const { estimate, actual } = job.resources;
+  const figures = cost => [
+    `${(cost.memory_bytes / 2 ** 20).toFixed(0)} MiB of memory`,
+    cost.seconds_per_step && `${cost.seconds_per_step.toPrecision(3)} s per step`,
+    cost.seconds && `${cost.seconds.toFixed(0)} s in all`,
+    `${(cost.artifact_bytes / 2 ** 20).toFixed(1)} MiB saved`,
+  ].filter(Boolean).join(", ");
+  return [estimate && `Estimated: ${figures(estimate)}.`, actual && `Taken: ${figures(actual)}.`].filter(Boolean).join(" ");
 }
 
 async function refresh() {
@@ -75,11 +88,13 @@ async function refresh() {
   refresh.timer = setTimeout(refresh, delay);
 }
 
-async function follow(id) {
+async function follow(job) {
+  const id = job.id;
   following?.abort();
   following = new AbortController();
   story.hidden = false;
   story.querySelector("h2").textContent = id;
+  story.querySelector("p").textContent = resources(job);
   const lines = story.querySelector("ol");
   lines.replaceChildren();
   try {

@@ -88,6 +88,12 @@ public sealed class TrainingJob
     /// <summary>The file of purpose <c>fine-tune-results</c> with the run's curve; known when the job succeeds.</summary>
     public Guid? ResultFileId { get; private set; }
 
+    /// <summary>What the run should take, by its training process; null before its rows are read. Its meaning belongs to the engine.</summary>
+    public string? EstimatedCostJson { get; private set; }
+
+    /// <summary>What it took, in the same words; known when the job succeeds.</summary>
+    public string? ActualCostJson { get; private set; }
+
     /// <summary>Sequence of the newest event. Numbers are handed out under the row's concurrency token, so none is used twice.</summary>
     public long LastEventSequence { get; private set; }
 
@@ -243,6 +249,9 @@ public sealed class TrainingJob
         ResultFileId = resultFileId;
         Record(EventLevel.Info, JobEvent.MessageType, $"The job succeeded; the new model is {fineTunedModel}.", null, now);
     }
+
+    /// <summary>Notes what the run took.</summary>
+    public void Measured(string? costJson) => ActualCostJson = costJson;
 
     public void Fail(JobFailure failure, DateTimeOffset now)
     {

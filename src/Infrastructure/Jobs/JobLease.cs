@@ -193,7 +193,7 @@ public sealed class JobLease
 
     /// <summary>Ends the job with its result; the artifacts and the curve become known in the same transaction.</summary>
     public Task SucceedAsync(
-        string fineTunedModel, IReadOnlyList<Artifact> artifacts, DataFile? results, CancellationToken cancellationToken) =>
+        string fineTunedModel, IReadOnlyList<Artifact> artifacts, DataFile? results, string? costJson, CancellationToken cancellationToken) =>
         HandBackAsync(
             (db, job, now) =>
             {
@@ -204,6 +204,7 @@ public sealed class JobLease
                 }
 
                 job.Succeed(fineTunedModel, results?.Id, now);
+                job.Measured(costJson);
             },
             cancellationToken);
 

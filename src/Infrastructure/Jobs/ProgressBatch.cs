@@ -25,6 +25,9 @@ public sealed record ProgressBatch
 
     public long? TrainedTokens { get; init; }
 
+    /// <summary>What the run should take, as JSON.</summary>
+    public string? EstimatedCostJson { get; init; }
+
     public IReadOnlyList<EventLine> Events { get; init; } = [];
 
     public IReadOnlyList<MetricLine> Metrics { get; init; } = [];

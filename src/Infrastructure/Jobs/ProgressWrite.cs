@@ -69,11 +69,13 @@ internal static class ProgressWrite
             UPDATE jobs SET
                 last_event_sequence = last_event_sequence + {2}, phase = COALESCE({3}, phase), step = COALESCE({4}, step),
                 total_steps = COALESCE({5}, total_steps), trained_tokens = COALESCE({6}, trained_tokens),
+                estimated_cost_json = COALESCE({7}, estimated_cost_json),
                 last_progress_at = {{db.NowSql}}, stalled_since = NULL {{db.TouchSql}}
             WHERE {{JobLease.Held}} RETURNING last_event_sequence AS "Value"
             """;
         var rows = await db.Database.SqlQueryRaw<long>(
-            sql, lease.JobId, lease.Token, batch.Events.Count, batch.Phase!, batch.Step!, batch.TotalSteps!, batch.TrainedTokens!)
+            sql, lease.JobId, lease.Token, batch.Events.Count, batch.Phase!, batch.Step!, batch.TotalSteps!, batch.TrainedTokens!,
+            batch.EstimatedCostJson!)
             .ToListAsync(cancellationToken);
         return rows.Count == 1 ? rows[0] : null;
     }

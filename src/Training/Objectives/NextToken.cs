@@ -1,4 +1,5 @@
 using TrainingService.Training.Data;
+using TrainingService.Training.Devices;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
 using static TorchSharp.torch;
@@ -14,17 +15,17 @@ public static class NextToken
     {
         using var scope = NewDisposeScope();
         var shape = new long[] { batch.Size, batch.Length };
-        var inputIds = tensor(batch.InputIds, shape, device: device);
-        var positions = tensor(batch.Positions, shape, device: device);
-        var segments = batch.Segments is null ? null : tensor(batch.Segments, shape, device: device);
+        var inputIds = DeviceCopy.To(tensor(batch.InputIds, shape), device);
+        var positions = DeviceCopy.To(tensor(batch.Positions, shape), device);
+        var segments = batch.Segments is null ? null : DeviceCopy.To(tensor(batch.Segments, shape), device);
 
         // The head is the widest product of a small model: it runs only where there is something to predict.
         var targets = TokenLoss.Targets(batch.Labels, batch.Length);
         var labelled = Enumerable.Range(0, targets.Length).Where(index => targets[index] != Example.Ignored).ToArray();
         var hidden = model.HiddenStates(inputIds, positions, segments);   // [B, T, D]
-        var rows = hidden.reshape(-1, hidden.shape[^1]).index_select(0, tensor(labelled, device: device));
+        var rows = hidden.reshape(-1, hidden.shape[^1]).index_select(0, DeviceCopy.To(tensor(labelled), device));
         var logits = model.Head(rows);   // [N, V]
-        var wanted = tensor(Array.ConvertAll(labelled, index => targets[index]), device: device);
+        var wanted = DeviceCopy.To(tensor(Array.ConvertAll(labelled, index => targets[index])), device);
         return new(
             TokenLoss.Sum(logits, wanted).MoveToOuterDisposeScope(),
             TokenLoss.Correct(logits, wanted).MoveToOuterDisposeScope());

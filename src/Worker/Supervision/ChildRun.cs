@@ -12,7 +12,7 @@ namespace TrainingService.Worker.Supervision;
 internal sealed record ChildEnd(JobFailure? Failure, DoneReport? Done, int LastStep);
 
 /// <summary>Runs the training process of an attempt, passes stop requests on to it, and kills it when it does not obey.</summary>
-internal sealed class ChildRun(WorkerPaths paths, KernelKills kernel, IOptions<WorkerOptions> options, TimeProvider clock)
+internal sealed class ChildRun(WorkerPaths paths, DeviceSlots devices, KernelKills kernel, IOptions<WorkerOptions> options, TimeProvider clock)
 {
     /// <summary>How long an attempt has for saving and storing a checkpoint, counted from the first request to end.</summary>
     public static TimeSpan GraceOf(StopReason reason, WorkerOptions options) => TimeSpan.FromSeconds(reason switch
@@ -36,7 +36,8 @@ internal sealed class ChildRun(WorkerPaths paths, KernelKills kernel, IOptions<W
         int exitCode;
         bool stopped;
         var killedBefore = kernel.Read();
-        using (var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, prepared.ModelName))
+        using var slot = devices.Take();
+        using (var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, prepared.ModelName, slot.Device))
         {
             using var ended = new CancellationTokenSource();
             var obeying = ObeyAsync(process, stop, ended.Token);

@@ -61,7 +61,8 @@ internal sealed partial class JobAttempt(
             PreparedJob? prepared = null;
             await KeepTrying(
                 async () => prepared = await inputs.PrepareAsync(lease, work.Path, reports, use, stop.Token), Patience.MayPass, stop.Token);
-            return await TrainAsync(lease, fenced, prepared!, work.Path, reports, stop);
+            reports.Pace = prepared!.Pace;
+            return await TrainAsync(lease, fenced, prepared, work.Path, reports, stop);
         }
         catch (OperationCanceledException) when (stop.Reason != StopReason.None)
         {
@@ -137,7 +138,7 @@ internal sealed partial class JobAttempt(
         Domain.Files.DataFile? results = null;
         await KeepTrying(async () => artifacts = await ArtifactUploads.UploadRunAsync(lease, fenced, prepared.Spec, work, uploading.Token), UploadMayPass, uploading.Token);
         await KeepTrying(async () => results = await ArtifactUploads.UploadResultsAsync(lease, fenced, work, uploading.Token), UploadMayPass, uploading.Token);
-        return new Outcome.Complete(NameOf(prepared), artifacts, results);
+        return new Outcome.Complete(NameOf(prepared), artifacts, results, RunCosts.Of(reports.Estimate, end.Done, artifacts));
     }
 
     /// <summary>What is uploaded is on the disk already, so a full one is the store's, and worth waiting for.</summary>

@@ -7,6 +7,7 @@ using TrainingService.Domain.Models;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Worker.Supervision;
 
@@ -15,8 +16,9 @@ namespace TrainingService.Worker.Supervision;
 /// <param name="Local">The same with local paths.</param>
 /// <param name="ModelName">The base model as people call it.</param>
 /// <param name="ResumedFrom">Steps of the checkpoint that was restored; zero: none was.</param>
+/// <param name="Pace">How fast earlier runs went.</param>
 internal sealed record PreparedJob(
-    TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName, int ResumedFrom);
+    TrainingSpec Spec, TrainingSpec Local, string ModelName, string? Suffix, string ProjectName, int ResumedFrom, Pace Pace);
 
 /// <summary>Turns the ids of a spec into local paths, and fetches what they stand for.</summary>
 internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, ArtifactCache cache, HubFolders hub, CheckpointRestore restore)
@@ -52,7 +54,8 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
                 : spec.Adapter,
         };
         var resumedFrom = await restore.RunAsync(db, lease.JobId, work, reports, cancellationToken);
-        return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name, resumedFrom);
+        var pace = Pace.Read(await PastRuns.ReadAsync(db, cancellationToken));
+        return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name, resumedFrom, pace);
     }
 
     private static async Task<BaseModel> FindModelAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)

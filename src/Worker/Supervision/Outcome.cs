@@ -8,7 +8,8 @@ namespace TrainingService.Worker.Supervision;
 internal abstract record Outcome
 {
     /// <summary>The run is complete and stored.</summary>
-    public sealed record Complete(string Model, IReadOnlyList<Artifact> Artifacts, DataFile? Results) : Outcome;
+    /// <param name="CostJson">What it took; null when its process did not say.</param>
+    public sealed record Complete(string Model, IReadOnlyList<Artifact> Artifacts, DataFile? Results, string? CostJson) : Outcome;
 
     /// <param name="Failure">Why there is no result.</param>
     public sealed record Broken(JobFailure Failure) : Outcome;

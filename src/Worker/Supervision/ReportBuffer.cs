@@ -2,6 +2,7 @@ using System.Text.Json;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Worker.Supervision;
 
@@ -13,11 +14,18 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     private readonly List<MetricLine> _metrics = [];
     private StepReport? _step;
     private string? _phase;
+    private bool _estimated;
     private bool _touched;
     private long _added;
     private long _taken;
     private long _stored;
     private TaskCompletionSource _storing = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>How fast earlier runs went; the estimate of this one's time follows from it.</summary>
+    public Pace Pace { get; set; } = Pace.Unknown;
+
+    /// <summary>What the run should take; null before its rows are read.</summary>
+    public RunCost? Estimate { get; private set; }
 
     /// <summary>The log of the training process; null before it starts.</summary>
     public LogTail? Log { get; set; }
@@ -43,6 +51,10 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
                     break;
                 case WarningReport warning:
                     _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, Clean(warning.Message), null, time));
+                    break;
+                case EstimateReport estimate:
+                    Estimate = Pace.Timed(estimate.Cost);
+                    _estimated = true;
                     break;
                 case CheckpointReport or DoneReport or FailedReport:
                     return;   // these move files or end the run; the attempt sees to them
@@ -72,7 +84,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     {
         lock (_gate)
         {
-            if (!_touched && _step is null && _phase is null && _events.Count == 0 && _metrics.Count == 0)
+            if (!_touched && !_estimated && _step is null && _phase is null && _events.Count == 0 && _metrics.Count == 0)
             {
                 return null;
             }
@@ -88,6 +100,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
                 Step = _step?.Step,
                 TotalSteps = _step?.TotalSteps,
                 TrainedTokens = _step?.TrainedTokens,
+                EstimatedCostJson = _estimated && Estimate is { } cost ? Pace.Write(cost) : null,
                 Events = [.. _events],
                 Metrics = [.. _metrics],
             };
@@ -95,6 +108,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             _metrics.Clear();
             _step = null;
             _phase = null;
+            _estimated = false;
             _touched = false;
             _taken = _added;
             return batch;

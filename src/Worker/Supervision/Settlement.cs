@@ -18,7 +18,7 @@ internal sealed partial class Settlement(IJobQueue queue, IOptions<WorkerOptions
             case (_, StopReason.LeaseLost):
                 throw new LeaseLostException(lease.JobId, lease.Token);
             case (Outcome.Complete complete, _):
-                await Persist(() => lease.SucceedAsync(complete.Model, complete.Artifacts, complete.Results, CancellationToken.None));
+                await Persist(() => lease.SucceedAsync(complete.Model, complete.Artifacts, complete.Results, complete.CostJson, CancellationToken.None));
                 Succeeded(lease.JobId, complete.Model);
                 break;
             case (_, StopReason.Cancelled):

@@ -23,10 +23,15 @@ internal sealed class TrainingProcess : IDisposable
 
     private TrainingProcess(Process process) => _process = process;
 
-    public static TrainingProcess Start(string executable, string? preload, string specFile, string workFolder, string baseModelName)
+    public static TrainingProcess Start(string executable, string? preload, string specFile, string workFolder, string baseModelName, string? cudaDevice)
     {
         var start = StartInfo(
             executable, preload, workFolder, ["train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"]);
+        if (cudaDevice is not null)
+        {
+            start.Environment["CUDA_VISIBLE_DEVICES"] = cudaDevice;
+        }
+
         return new TrainingProcess(Process.Start(start) ?? throw new IOException("The training process did not start."));
     }
 

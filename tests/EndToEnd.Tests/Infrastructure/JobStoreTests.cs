@@ -115,13 +115,13 @@ public abstract class JobStoreTests(ServiceProfile profile)
         await Refused(() => old.ReportAsync(Report(7, at), Cancel));
         await Refused(() => old.AddCheckpointAsync(Checkpoint(old, at), "saved", Cancel));
         await Refused(() => old.StoreLogAsync("late", Cancel));
-        await Refused(() => old.SucceedAsync("ft:late", [], null, Cancel));
+        await Refused(() => old.SucceedAsync("ft:late", [], null, null, Cancel));
         await Refused(() => old.FailAsync(new JobFailure(FailureCodes.Internal, "late", null, null), [], Cancel));
         await Refused(() => old.ConfirmCancelledAsync([], Cancel));
         await Refused(() => old.ConfirmPausedAsync(null, Cancel));
         await Refused(() => old.GiveBackAsync("late", null, Cancel));
         await Refused(() => old.RetryAsync("late", TimeSpan.Zero, [], Cancel));
-        await Refused(() => old.SucceedAsync("ft:late", [Artifact(id)], Results(), Cancel));
+        await Refused(() => old.SucceedAsync("ft:late", [Artifact(id)], Results(), null, Cancel));
 
         var after = await service.ReadAsync(id);
         Assert.Equal((2, before.LastEventSequence, 0), (after.Attempt, after.LastEventSequence, after.Step));
@@ -458,7 +458,7 @@ public abstract class JobStoreTests(ServiceProfile profile)
         var lease = (await service.Jobs.ClaimAsync("worker-1", Lease, Cancel))!;
         await lease.AddCheckpointAsync(Checkpoint(lease, TimeProvider.System.GetUtcNow()), "Checkpoint saved at step 5.", Cancel);
 
-        await lease.SucceedAsync("ft:tiny:default:x:12345678", [Artifact(id)], null, Cancel);
+        await lease.SucceedAsync("ft:tiny:default:x:12345678", [Artifact(id)], null, null, Cancel);
 
         var job = await service.ReadAsync(id);
         Assert.Equal((JobStatus.Succeeded, "ft:tiny:default:x:12345678"), (job.Status, job.FineTunedModel));

@@ -38,7 +38,7 @@ public abstract class LostAnswerTests(ServiceProfile profile)
     {
         await using var service = await StartAsync();
         var failure = new JobFailure(FailureCodes.Internal, "failed", null, null);
-        await EndsAsync(service, JobStatus.Succeeded, lease => lease.SucceedAsync("ft:one", [Log(lease)], null, Cancel));
+        await EndsAsync(service, JobStatus.Succeeded, lease => lease.SucceedAsync("ft:one", [Log(lease)], null, null, Cancel));
         await EndsAsync(service, JobStatus.Failed, lease => lease.FailAsync(failure, [Log(lease)], Cancel));
         await EndsAsync(
             service, JobStatus.Cancelled, lease => lease.ConfirmCancelledAsync([Log(lease)], Cancel), (job, now) => job.Cancel(now));
@@ -76,10 +76,10 @@ public abstract class LostAnswerTests(ServiceProfile profile)
         await using var service = await StartAsync();
         var lease = await ClaimAsync(service);
         _cut.NextBefore = true;
-        await Assert.ThrowsAsync<TimeoutException>(() => lease.SucceedAsync("ft:never", [], null, Cancel));
+        await Assert.ThrowsAsync<TimeoutException>(() => lease.SucceedAsync("ft:never", [], null, null, Cancel));
         await service.Jobs.RecoverAsync(expiredOnly: false, 5, TimeSpan.Zero, Cancel);
 
-        await Assert.ThrowsAsync<LeaseLostException>(() => lease.SucceedAsync("ft:never", [], null, Cancel));
+        await Assert.ThrowsAsync<LeaseLostException>(() => lease.SucceedAsync("ft:never", [], null, null, Cancel));
 
         Assert.Equal(JobStatus.Queued, (await service.ReadAsync(lease.JobId)).Status);
     }

@@ -33,6 +33,7 @@ public abstract class SupervisedWorker : IAsyncDisposable
         list() { (cd $1; printf '{"files":['; sep=; find . -type f ! -name manifest.json ! -name '.*' ! -path './logs/*' | sed 's|^\./||' | sort | while read f; do
             printf '%s{"path":"%s","bytes":%s,"sha256":"%s","content_type":"text/plain"}' "$sep" "$f" $(stat -c %s $f) $(sha256sum $f | cut -d' ' -f1); sep=,; done; printf ']}') > $1/manifest.json; }
         list $work/checkpoints/step-000001
+        echo '{"type":"estimate","cost":{"device":"cpu","precision":"float32","memory_bytes":900,"artifact_bytes":8,"steps":1,"operations_per_step":50}}'
         echo '{"type":"phase","phase":"training"}'
         echo '{"type":"step","step":1,"total_steps":1,"epoch":1,"loss":2.5,"learning_rate":0.1,"grad_norm":1,"tokens_per_second":10,"tokens_seen":8,"trained_tokens":4,"memory_bytes":1}'
         echo '{"type":"metric","step":1,"values":{"eval/loss":2.25}}'
@@ -40,7 +41,7 @@ public abstract class SupervisedWorker : IAsyncDisposable
         sleep 0.5
         echo '{}' > $work/spec.json
         list $work
-        echo '{"type":"done","steps":1,"trained_tokens":4,"metrics":{}}'
+        echo '{"type":"done","steps":1,"trained_tokens":4,"metrics":{},"usage":{"memory_at_start_bytes":100,"memory_peak_bytes":1000,"seconds_per_step":0.25}}'
         """;
 
     protected string Folder { get; } = Directory.CreateTempSubdirectory("training-supervisor-").FullName;

@@ -12,6 +12,8 @@ using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Tests;
+using TrainingService.Training;
+using TrainingService.Training.Throughput;
 using TrainingService.Worker;
 
 namespace TrainingService.EndToEnd.Tests.Infrastructure;
@@ -47,6 +49,17 @@ public sealed class SupervisorTests : SupervisedWorker
         Assert.Equal(Enumerable.Range(1, events.Count).Select(n => (long)n), events.Select(e => e.Sequence));
         Assert.Contains(events, e => e.Type == JobEvent.MetricsType && e.DataJson!.Contains("\"valid_loss\":2.25", StringComparison.Ordinal));
         Assert.Empty(Directory.GetDirectories(Path.Combine(Folder, "worker", "jobs")));
+    }
+
+    [Fact]
+    public async Task A_run_leaves_what_it_should_take_and_what_it_took()
+    {
+        await StartAsync(Succeed);
+
+        var job = await EndOfAsync(await SubmitAsync());
+
+        Assert.Equal(new RunCost("cpu", Precision.Float32, 900, 8, 1, 50, null, null), Pace.Read(job.EstimatedCostJson!));
+        Assert.Equal(new RunCost("cpu", Precision.Float32, 1000, "weights\n".Length, 1, 50, 0.25, null), Pace.Read(job.ActualCostJson!));
     }
 
     [Fact]

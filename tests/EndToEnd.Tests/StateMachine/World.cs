@@ -99,7 +99,7 @@ internal sealed class World(TestService service)
                     Cancel);
                 break;
             case StepKind.Succeed:
-                await lease.SucceedAsync($"ft:{Guid.NewGuid():N}", [], null, Cancel);
+                await lease.SucceedAsync($"ft:{Guid.NewGuid():N}", [], null, null, Cancel);
                 break;
             case StepKind.Fail:
                 await lease.FailAsync(new JobFailure(FailureCodes.Internal, "failed", null, null), [], Cancel);

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using TrainingService.Training.Models;
+using TrainingService.Training.Throughput;
 
 namespace TrainingService.Training.Tests.Spec;
 
@@ -82,7 +83,7 @@ public class EstimateTests
         Assert.Equal((Count * 4, 0, Count * 4, Count * 8), (memory.WeightsBytes, memory.TrainedBytes, memory.GradientsBytes, memory.OptimizerBytes));
         Assert.Equal(8 * 512 * 512 * 12, memory.LogitsBytes);   // 8 sequences of 512 tokens (the model has no more), 512 logits of 12 bytes
         Assert.Equal(
-            memory.WeightsBytes + memory.GradientsBytes + memory.OptimizerBytes + memory.ActivationsBytes + memory.LogitsBytes, memory.TotalBytes);
+            memory.RuntimeBytes + memory.WeightsBytes + memory.GradientsBytes + memory.OptimizerBytes + memory.ActivationsBytes + memory.LogitsBytes, memory.TotalBytes);
     }
 
     /// <summary>Bfloat16: weights and gradients 2 bytes, a float32 copy of what trains 4, the moments float32.</summary>
@@ -139,6 +140,26 @@ public class EstimateTests
     [Fact]
     public void Steps_of_packed_rows() => Assert.Equal(
         2, Estimate.For(SpecModels.Spec("""  "schedule": { "epochs": 1 } """), SpecModels.Stories260K, new DataSize(Tokens: 10_240)).Steps);
+
+    /// <summary>10,240 tokens in two steps of 5,120; packed rows are as long as the model allows, 512.</summary>
+    [Fact]
+    public void Operations_of_a_step_are_those_of_its_tokens()
+    {
+        var spec = SpecModels.Spec("""  "schedule": { "epochs": 3 } """);
+
+        Assert.Equal(
+            5_120 * StepOperations.PerToken(spec, SpecModels.Stories260K, 512),
+            Estimate.For(spec, SpecModels.Stories260K, new DataSize(Tokens: 10_240)).OperationsPerStep);
+    }
+
+    [Fact]
+    public void Operations_of_a_step_without_a_count_are_those_of_full_rows()
+    {
+        var spec = SpecModels.Spec("""  "schedule": { "batch_size": 4, "gradient_accumulation_steps": 3 } """);
+
+        Assert.Equal(
+            4 * 3 * 512 * StepOperations.PerToken(spec, SpecModels.Stories260K, 512), Estimate.For(spec, SpecModels.Stories260K).OperationsPerStep);
+    }
 
     [Fact]
     public void Its_wire_names_are_snake_case()

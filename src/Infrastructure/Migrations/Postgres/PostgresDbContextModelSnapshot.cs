@@ -405,6 +405,10 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
                         .HasColumnType("uuid")
                         .HasColumnName("id");
 
+                    b.Property<string>("ActualCostJson")
+                        .HasColumnType("text")
+                        .HasColumnName("actual_cost_json");
+
                     b.Property<int>("Attempt")
                         .HasColumnType("integer")
                         .HasColumnName("attempt");
@@ -420,6 +424,10 @@ namespace TrainingService.Infrastructure.Migrations.Postgres
                     b.Property<DateTimeOffset>("CreatedAt")
                         .HasColumnType("timestamp with time zone")
                         .HasColumnName("created_at");
+
+                    b.Property<string>("EstimatedCostJson")
+                        .HasColumnType("text")
+                        .HasColumnName("estimated_cost_json");
 
                     b.Property<int>("FailureCount")
                         .HasColumnType("integer")

@@ -400,6 +400,10 @@ namespace TrainingService.Infrastructure.Migrations.Sqlite
                         .HasColumnType("TEXT")
                         .HasColumnName("id");
 
+                    b.Property<string>("ActualCostJson")
+                        .HasColumnType("TEXT")
+                        .HasColumnName("actual_cost_json");
+
                     b.Property<int>("Attempt")
                         .HasColumnType("INTEGER")
                         .HasColumnName("attempt");
@@ -415,6 +419,10 @@ namespace TrainingService.Infrastructure.Migrations.Sqlite
                     b.Property<long>("CreatedAt")
                         .HasColumnType("INTEGER")
                         .HasColumnName("created_at");
+
+                    b.Property<string>("EstimatedCostJson")
+                        .HasColumnType("TEXT")
+                        .HasColumnName("estimated_cost_json");
 
                     b.Property<int>("FailureCount")
                         .HasColumnType("INTEGER")

@@ -21,11 +21,12 @@ namespace TrainingService.Worker.Verbs.Measuring;
 /// <param name="ShareOfProduct">Operations of the steps per second over the mean of the two product rates.</param>
 /// <param name="MemoryPeakBytes">Most resident memory of the training process.</param>
 /// <param name="MemoryAboveStartBytes">Of that, what came after the runtime, libtorch and the rows.</param>
+/// <param name="MemoryEstimatedBytes">The peak that the run was estimated to have.</param>
 /// <param name="Allocator">Library that served the process's memory.</param>
 internal sealed record StepsResult(
     ModelShape Shape, Precision Precision, int Batch, int Length, int Rank, int Steps, double TokensPerSecond, double SecondsPerStep,
     double ProductBeforeGflops, double ProductAfterGflops, double FlopsPerToken, double AchievedGflops, double ShareOfProduct,
-    long MemoryPeakBytes, long MemoryAboveStartBytes, string Allocator);
+    long MemoryPeakBytes, long MemoryAboveStartBytes, long MemoryEstimatedBytes, string Allocator);
 
 /// <summary>Trains a random model as a job is trained (same program, environment and allocator) and times its steps.</summary>
 internal static class MeasuredSteps
@@ -46,7 +47,7 @@ internal static class MeasuredSteps
 
             var paths = Paths();
             var before = Product(paths, plan.Precision, work);
-            var (seconds, allocator, usage) = Train(paths, specFile, Path.Combine(work, "run"), plan);
+            var (seconds, allocator, estimated, usage) = Train(paths, specFile, Path.Combine(work, "run"), plan);
             var after = Product(paths, plan.Precision, work);
 
             var perToken = StepOperations.PerToken(spec, config, plan.Length);
@@ -54,7 +55,7 @@ internal static class MeasuredSteps
             return new(
                 plan.Shape, plan.Precision, plan.Batch, plan.Length, plan.Rank, plan.Steps, rate, seconds, before, after, perToken,
                 rate * perToken / 1e9, rate * perToken / 1e9 / ((before + after) / 2),
-                usage.MemoryPeakBytes, usage.MemoryPeakBytes - usage.MemoryAtStartBytes, allocator);
+                usage.MemoryPeakBytes, usage.MemoryPeakBytes - usage.MemoryAtStartBytes, estimated, allocator);
         }
         finally
         {
@@ -91,14 +92,16 @@ internal static class MeasuredSteps
         }
     }
 
-    private static (double Seconds, string Allocator, RunUsage Usage) Train(WorkerPaths paths, string specFile, string work, StepsPlan plan)
+    private static (double Seconds, string Allocator, long Estimated, RunUsage Usage) Train(
+        WorkerPaths paths, string specFile, string work, StepsPlan plan)
     {
         Directory.CreateDirectory(work);
         var ends = new List<long>();
         var allocator = "";
         var log = new StringBuilder();
         RunUsage? usage = null;
-        using var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, "random");
+        var estimated = 0L;
+        using var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, "random", cudaDevice: null);
         void Read(Report report)
         {
             if (report is StepReport)
@@ -107,6 +110,7 @@ internal static class MeasuredSteps
                 allocator = ends.Count == 1 ? AllocatorOf(process.Id) : allocator;
             }
 
+            estimated = (report as EstimateReport)?.Cost.MemoryBytes ?? estimated;
             usage = (report as DoneReport)?.Usage ?? usage;
         }
 
@@ -117,7 +121,7 @@ internal static class MeasuredSteps
         }
 
         var seconds = ends.Zip(ends.Skip(1), (from, to) => Stopwatch.GetElapsedTime(from, to).TotalSeconds).TakeLast(plan.Steps);
-        return (Median.Of(seconds), allocator, usage);
+        return (Median.Of(seconds), allocator, estimated, usage);
     }
 
     private static double Product(WorkerPaths paths, Precision precision, string work)
