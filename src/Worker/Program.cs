@@ -9,6 +9,7 @@ if (args is [] or ["run" or "migrate" or "health", ..] || (args[0].StartsWith("-
     return await WorkerHost.RunAsync(args is ["run", .. var settings] ? settings : args);
 }
 
+Allocator.Enter();
 OpenMp.SpinBriefly();
 var root = new RootCommand("Trains models: as a worker of the service (run, the default), or one run from the command line (train).")
 {

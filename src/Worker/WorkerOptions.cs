@@ -71,6 +71,6 @@ public sealed record WorkerOptions
     [Required(AllowEmptyStrings = false)]
     public string HealthUrl { get; init; } = "http://127.0.0.1:0";
 
-    /// <summary>Library to preload into training processes; null: tcmalloc where it is installed, which trains faster than glibc's malloc; empty: none.</summary>
+    /// <summary>Allocator to preload into training processes, a library file; null: tcmalloc, else jemalloc, where one is installed; empty: none, and glibc's malloc keeps what is freed. The verbs read it as an environment variable.</summary>
     public string? Preload { get; init; }
 }

@@ -1,6 +1,5 @@
 using System.Collections;
 using System.Diagnostics;
-using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
 using TrainingService.Training;
@@ -14,19 +13,19 @@ internal sealed class TrainingProcess : IDisposable
     public const int KilledExitCode = 128 + 9;
 
     /// <summary>The child gets these variables and no other: no connection string, no key, whatever the service was started with.</summary>
-    private static readonly string[] Passed = ["PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_ALLOC_CONF"];
+    private static readonly string[] Passed = ["PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES", "PYTORCH_ALLOC_CONF"];
 
     private static readonly string[] PassedPrefixes =
-        ["LC_", "DOTNET_", "OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_CUDA_", "TCMALLOC_", "MALLOC_"];
+        ["LC_", "DOTNET_", "OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_CUDA_", "TCMALLOC_", "MALLOC_", "MIMALLOC_"];
 
     private readonly Process _process;
 
     private TrainingProcess(Process process) => _process = process;
 
-    public static TrainingProcess Start(string executable, string? preload, string specFile, string workFolder, string baseModelName, string? cudaDevice)
+    public static TrainingProcess Start(string executable, Allocator allocator, string specFile, string workFolder, string baseModelName, string? cudaDevice)
     {
         var start = StartInfo(
-            executable, preload, workFolder, ["train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"]);
+            executable, allocator, workFolder, ["train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"]);
         if (cudaDevice is not null)
         {
             start.Environment["CUDA_VISIBLE_DEVICES"] = cudaDevice;
@@ -36,7 +35,7 @@ internal sealed class TrainingProcess : IDisposable
     }
 
     /// <summary>How a verb is started under the conditions of training: environment and allocator.</summary>
-    public static ProcessStartInfo StartInfo(string executable, string? preload, string workFolder, IReadOnlyList<string> arguments)
+    public static ProcessStartInfo StartInfo(string executable, Allocator allocator, string workFolder, IReadOnlyList<string> arguments)
     {
         var isAssembly = executable.EndsWith(".dll", StringComparison.OrdinalIgnoreCase);
         var start = new ProcessStartInfo(isAssembly ? "dotnet" : executable)
@@ -68,9 +67,9 @@ internal sealed class TrainingProcess : IDisposable
 
         // The runtime's diagnostic sockets would stay in the temporary folder whenever the child is killed. An operator may switch them on.
         start.Environment.TryAdd("DOTNET_EnableDiagnostics", "0");
-        if (preload is not null && RuntimeInformation.IsOSPlatform(OSPlatform.Linux))
+        foreach (var (name, value) in allocator.Variables)
         {
-            start.Environment.TryAdd("LD_PRELOAD", preload);
+            start.Environment.TryAdd(name, value);
         }
 
         return start;

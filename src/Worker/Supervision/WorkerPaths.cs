@@ -8,21 +8,12 @@ internal sealed class WorkerPaths(IOptions<WorkerOptions> worker, IOptions<Servi
 {
     private const string Program = "TrainingService.Worker.dll";
 
-    private static readonly string[] Allocators =
-    [
-        "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
-        "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4",
-        "/usr/lib64/libtcmalloc_minimal.so.4",
-    ];
-
     /// <summary>The program that trains.</summary>
     /// <exception cref="InvalidOperationException">It is nowhere: the installation is broken.</exception>
     public string Executable { get; } = FindProgram(worker.Value.Executable);
 
-    /// <summary>Library to preload; null: none.</summary>
-    public string? Preload { get; } = worker.Value.Preload is { } chosen
-        ? chosen.Length == 0 ? null : chosen
-        : Allocators.FirstOrDefault(File.Exists);
+    /// <summary>What a training process allocates with.</summary>
+    public Allocator Allocator { get; } = Allocator.Choose(worker.Value.Preload, File.Exists);
 
     /// <summary>Folder of everything that the worker writes.</summary>
     public string Root { get; } = RootOf(worker.Value, service.Value);

@@ -66,6 +66,8 @@ internal static class TrainVerb
                 return ExitCodes.Failed;
             }
 
+            Console.Error.WriteLine($"allocator: {Allocator.InUse()}");
+
             // libtorch takes most of a second to load: that happens while the rows are read.
             new Thread(() => torch.zeros(1).Dispose()) { IsBackground = true, Name = "libtorch" }.Start();
             Send(TrainingRun.Execute(spec, work.FullName, Send, control, cancellation.Token, baseName));

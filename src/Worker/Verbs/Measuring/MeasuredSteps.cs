@@ -101,7 +101,7 @@ internal static class MeasuredSteps
         var log = new StringBuilder();
         RunUsage? usage = null;
         var estimated = 0L;
-        using var process = TrainingProcess.Start(paths.Executable, paths.Preload, specFile, work, "random", cudaDevice: null);
+        using var process = TrainingProcess.Start(paths.Executable, paths.Allocator, specFile, work, "random", cudaDevice: null);
         void Read(Report report)
         {
             if (report is StepReport)
@@ -127,7 +127,7 @@ internal static class MeasuredSteps
     private static double Product(WorkerPaths paths, Precision precision, string work)
     {
         var start = TrainingProcess.StartInfo(
-            paths.Executable, paths.Preload, work, ["measure", "product", "--precision", precision.ToString()]);
+            paths.Executable, paths.Allocator, work, ["measure", "product", "--precision", precision.ToString()]);
         using var process = Process.Start(start) ?? throw new IOException("The measuring process did not start.");
         var log = process.StandardError.ReadToEndAsync();
         var line = process.StandardOutput.ReadToEnd();
