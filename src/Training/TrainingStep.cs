@@ -1,6 +1,7 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using static TorchSharp.torch;
@@ -42,7 +43,7 @@ public static class TrainingStep
                 part = part + regulariser;   // a function of the weights alone: once per step
             }
 
-            part.backward();
+            BackwardPass.OfThisThread.Run(part);
             loss.add_(part.detach());
             correct.add_(measured.Correct);
         }
