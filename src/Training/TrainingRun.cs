@@ -21,8 +21,8 @@ namespace TrainingService.Training;
 /// <para>A work folder that holds checkpoints of the same spec and rows is gone on with: the end is the same to the bit as that of an
 /// unbroken run (on a CPU, with as many threads).</para>
 /// <para>The saved weights are those after the last step. With <c>early_stopping_patience</c> they are those of the lowest evaluation loss.</para>
-/// <para>Precision bfloat16: frozen weights and activations are bfloat16; what an adapter adds, gradients of it and the optimizer's state are
-/// float32. In full fine-tuning the weights are bfloat16 with float32 masters in the optimizer.</para>
+/// <para>Precision bfloat16: frozen weights and activations are bfloat16; an adapter's tensors, their gradients and the optimizer's state are
+/// float32, and the products with them bfloat16 with float32 sums. In full fine-tuning the weights are bfloat16 with float32 masters in the optimizer.</para>
 /// <para>A folder with <c>config.json</c> and no weights starts from random ones, by the seed, when the objective is <c>pretraining</c> and
 /// the adapter <c>full</c>.</para>
 /// </remarks>

@@ -1,15 +1,17 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Models;
 using static TorchSharp.torch;
+using Linear = TrainingService.Training.Models.Linear;
 
 namespace TrainingService.Training.Adapters;
 
 /// <summary>y = base(x) + scale·(dropout(x)·Aᵀ)·Bᵀ.</summary>
 /// <remarks>
-/// Hu et al. 2021, arXiv:2106.09685, §4.1. The factors are float32 also over a bfloat16 model, and so is the arithmetic of the update; the
-/// sum is rounded back to the model's format. Adam's steps are far below the resolution of bfloat16.
+/// Hu et al. 2021, arXiv:2106.09685, §4.1. The factors are float32 also over a bfloat16 model: Adam's steps are far below the resolution of
+/// bfloat16. The products of the update are in the model's format, with float32 sums, as those of the frozen layer are.
 /// The frozen layer is not registered as a child: it belongs to the model and outlives this one.
 /// </remarks>
-internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
+internal sealed class LoraLinear : nn.Module<Tensor, Tensor>, ISharesInput
 {
     public readonly Parameter lora_A;   // [R, in]
     public readonly Parameter lora_B;   // [out, R]
@@ -43,18 +45,29 @@ internal sealed class LoraLinear : nn.Module<Tensor, Tensor>
 
     public double Scale { get; }
 
-    public override Tensor forward(Tensor x)
+    public override Tensor forward(Tensor x) => RunTogether(x, [this])?[0] ?? RunAlone(x);
+
+    /// <inheritdoc/>
+    /// <remarks>Dropout draws for each layer by itself, and a base layer of another kind has products of its own: then null.</remarks>
+    public IReadOnlyList<Tensor>? RunTogether(Tensor input, IReadOnlyList<nn.Module<Tensor, Tensor>> modules)
+    {
+        var products = modules.Select(module => (module as LoraLinear)?.AsProduct()).ToList();
+        return products.TrueForAll(product => product is not null) ? LowRankProducts.Run(input, products!) : null;
+    }
+
+    private LowRankProduct? AsProduct() => BaseLayer is Linear { weight.requires_grad: false } plain && !Drops
+        ? new(plain.weight, plain.bias, lora_A, lora_B, Scale)
+        : null;
+
+    private bool Drops => training && _dropout > 0;
+
+    private Tensor RunAlone(Tensor x)
     {
         using var scope = NewDisposeScope();
         var y = BaseLayer.forward(x);
-        var input = x.to_type(ScalarType.Float32);
-        if (training && _dropout > 0)
-        {
-            input = nn.functional.dropout(input, _dropout);
-        }
-
-        var update = nn.functional.linear(nn.functional.linear(input, lora_A), lora_B);
-        return y.add(update, alpha: Scale).to_type(y.dtype).MoveToOuterDisposeScope();
+        var input = Drops ? nn.functional.dropout(x, _dropout) : x;
+        var update = nn.functional.linear(nn.functional.linear(input, lora_A.to(x.dtype)), lora_B.mul(Scale).to(x.dtype));
+        return (y + update).MoveToOuterDisposeScope();
     }
 
     // A field of a module type would be found by reflection, registered as a child and disposed with this layer.

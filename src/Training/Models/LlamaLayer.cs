@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace TrainingService.Training.Models;
 
 /// <summary>What the attention of every layer shares in one pass.</summary>
-/// <param name="Cos">[B, 1, T, K/2].</param>
+/// <param name="Cos">[B, 1, T, K], its two halves equal.</param>
 /// <param name="Sin">[B, 1, T, K/2].</param>
 /// <param name="Mask">[B, 1, T, S], bool; null for plain causal attention.</param>
 /// <param name="Cache">Keys and values of earlier tokens; null outside generation.</param>
@@ -67,14 +67,19 @@ internal sealed class LlamaLayer : nn.Module
         return (attended + Feed(_postAttentionNorm.call(attended))).MoveToOuterDisposeScope();
     }
 
-    private Tensor Feed(Tensor input) => _down.Run(nn.functional.silu(_gate.Run(input)) * _up.Run(input));
+    private Tensor Feed(Tensor input)
+    {
+        var wide = LinearSlot.Run(input, _gate, _up);   // [B, T, M] twice
+        return _down.Run(GatedSilu.Run(wide[0], wide[1]));
+    }
 
     private Tensor Attend(Tensor input, AttentionView view)
     {
         var (batch, length) = (input.shape[0], input.shape[1]);
-        var queries = Rope.Turn(Heads(_query.Run(input)), view.Cos, view.Sin);   // [B, H, T, K]
-        var keys = Rope.Turn(Heads(_key.Run(input)), view.Cos, view.Sin);        // [B, G, T, K]
-        var values = Heads(_value.Run(input));                                   // [B, G, T, K]
+        var projected = LinearSlot.Run(input, _query, _key, _value);
+        var queries = Rope.Turn(Heads(projected[0]), view.Cos, view.Sin);   // [B, H, T, K]
+        var keys = Rope.Turn(Heads(projected[1]), view.Cos, view.Sin);      // [B, G, T, K]
+        var values = Heads(projected[2]);                                   // [B, G, T, K]
         if (view.Cache is { } cache)
         {
             (keys, values) = cache.Append(_index, keys, values);                 // [B, G, S, K]
@@ -86,7 +91,7 @@ internal sealed class LlamaLayer : nn.Module
             queries, Repeat(keys), Repeat(values), view.Mask, is_casual: isCausal);
         return _output.Run(attended.transpose(1, 2).reshape(batch, length, (long)_config.HeadCount * _config.HeadWidth));
 
-        Tensor Heads(Tensor projected) => projected.view(batch, length, -1, _config.HeadWidth).transpose(1, 2);
+        Tensor Heads(Tensor rows) => rows.view(batch, length, -1, _config.HeadWidth).transpose(1, 2);
     }
 
     /// <summary>Gives each query head its group's keys or values: [B, G, S, K] to [B, H, S, K].</summary>
