@@ -10,5 +10,5 @@ namespace TrainingService.Training.Throughput;
 /// <param name="SecondsPerStep">Null when nothing like it has run yet.</param>
 /// <param name="Seconds">Of the whole run: files fetched, rows tokenised, steps, evaluations, artifacts stored.</param>
 public sealed record RunCost(
-    string Device, Precision Precision, long MemoryBytes, long ArtifactBytes, int? Steps, double OperationsPerStep, double? SecondsPerStep,
-    double? Seconds);
+    string Device, Precision Precision, long MemoryBytes, long ArtifactBytes, int? Steps, double OperationsPerStep,
+    double? SecondsPerStep = null, double? Seconds = null);
