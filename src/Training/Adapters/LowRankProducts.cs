@@ -85,7 +85,9 @@ internal sealed class LowRankProducts : autograd.MultiTensorFunction<LowRankProd
             if (!gradients[index].IsInvalid)
             {
                 var g = gradients[index].reshape(-1, weight.shape[0]);                     // [N, out]
-                result[^1] = g.t().mm(thin.narrow(1, column, rank)).to(ScalarType.Float32).mul_(scales[index]);
+
+                // The same product the other way round, g^T times the thin one, takes MKL twice as long.
+                result[^1] = thin.narrow(1, column, rank).t().mm(g).to(ScalarType.Float32).mul_(scales[index]).t();   // [out, R]
                 result[^3] = biasTrains[index] == true ? g.sum(dim: 0) : null;
                 thinGradients.Add(g.mm(Scaled(b, scales[index], g.dtype)));                // [N, R]
                 factors.Add(a);
