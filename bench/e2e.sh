@@ -2,12 +2,19 @@
 # Real data: LoRA on a real pretrained model. stories260K learns to write E2E's restaurant sentences from meaning representations.
 # Trains on valid.txt, holds out 1 000 rows of test.txt, and prints the held-out loss before and after 300 steps.
 #
-#   bench/e2e.sh [SHARED_DATA] [OUTPUT]     SHARED_DATA holds models/stories260K and instruct/e2e; default ../shared/data
+#   bench/e2e.sh [SHARED_DATA] [OUTPUT] [QUANTIZATION]
+#
+# SHARED_DATA holds models/stories260K and instruct/e2e; default ../shared/data. QUANTIZATION of the base: nf4 or int8; default none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 shared=$(cd "${1:-../shared/data}" && pwd)
 output=${2:-$PWD/artifacts/e2e}
+quantization=null
+if [ -n "${3:-}" ]; then
+  quantization="{ \"type\": \"$3\" }"
+fi
+
 rm -rf "$output"
 mkdir -p "$output"
 
@@ -24,6 +31,7 @@ cat > "$output/spec.json" <<JSON
   "adapter": { "type": "lora", "rank": 16, "alpha": 32, "target_modules": "all-linear" },
   "optimizer": { "type": "adamw", "learning_rate": 5e-3 },
   "schedule": { "max_steps": 300, "batch_size": 16, "lr_scheduler": "cosine", "warmup_ratio": 0.05 },
+  "quantization": $quantization,
   "evaluation": { "every_steps": 50 },
   "seed": 42
 }
