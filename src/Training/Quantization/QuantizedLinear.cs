@@ -1,4 +1,5 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Numerics;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Quantization;
@@ -53,8 +54,9 @@ public sealed class QuantizedLinear : nn.Module<Tensor, Tensor>
 
     private static Tensor Product(Tensor input, QuantizedTensor weight)
     {
-        using var dense = weight.Dequantize(input.dtype);
-        return nn.functional.linear(input, dense);
+        using var scope = NewDisposeScope();
+        var rows = input.reshape(-1, input.shape[^1]);
+        return Products.Multiply(rows, weight.Dequantize(input.dtype)).view([.. input.shape[..^1], weight.Shape[0]]).MoveToOuterDisposeScope();
     }
 
     // A field of a parameter's type would be found by reflection, registered, and disposed with this layer.
@@ -63,29 +65,32 @@ public sealed class QuantizedLinear : nn.Module<Tensor, Tensor>
     /// <summary>x·Wᵀ whose backward pass makes W anew: the plain product would keep it, and with it the whole model in full.</summary>
     private sealed class FrozenProduct : autograd.SingleTensorFunction<FrozenProduct>
     {
-        private const string WeightKey = "weight";
-
-        [ThreadStatic]
-        private static Tensor? _returned;
+        private const string Call = "call";
 
         public override string Name => nameof(FrozenProduct);
 
+        /// <param name="vars">x [.., in], W.</param>
         public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
         {
             var weight = (QuantizedTensor)vars[1];
-            ctx.save_data(WeightKey, weight);
+            ctx.save_data(Call, new CallFacts(weight, BackwardPass.OfThisThread));
+            ctx.set_materialize_grads(false);
             return Product((Tensor)vars[0], weight);
         }
 
-        public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+        public override List<Tensor?> backward(autograd.AutogradContext ctx, Tensor grad_output)
         {
-            // Handles keep memory. The one that comes in was made for this call, and what the call before gave back has long been taken over;
-            // without this, the gradients of all layers would stay until the step's dispose scope ends.
-            _returned?.Dispose();
-            using var incoming = grad_output;
-            using var dense = ((QuantizedTensor)ctx.get_data(WeightKey)).Dequantize(incoming.dtype);
-            _returned = incoming.matmul(dense);
-            return [_returned, null!];
+            var call = (CallFacts)ctx.get_data(Call);
+            return call.Pass.Compute([grad_output], count: 2, () => [InputGradient(grad_output, call.Weight), null]);
         }
+
+        private static Tensor InputGradient(Tensor gradient, QuantizedTensor weight)
+        {
+            var rows = gradient.reshape(-1, gradient.shape[^1]);
+            var dense = weight.Dequantize(gradient.dtype);
+            return Products.Multiply(rows, dense.t()).view([.. gradient.shape[..^1], dense.shape[1]]);
+        }
+
+        private sealed record CallFacts(QuantizedTensor Weight, BackwardPass Pass);
     }
 }
