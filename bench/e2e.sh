@@ -5,6 +5,7 @@
 #   bench/e2e.sh [SHARED_DATA] [OUTPUT] [QUANTIZATION]
 #
 # SHARED_DATA holds models/stories260K and instruct/e2e; default ../shared/data. QUANTIZATION of the base: nf4 or int8; default none.
+# OPTIMIZER and ADAPTER, where set, are those members of the spec, as JSON; STEPS is the number of steps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +16,10 @@ if [ -n "${3:-}" ]; then
   quantization="{ \"type\": \"$3\" }"
 fi
 
+lora='{ "type": "lora", "rank": 16, "alpha": 32, "target_modules": "all-linear" }'
+adapter=${ADAPTER:-$lora}
+adamw='{ "type": "adamw", "learning_rate": 5e-3 }'
+optimizer=${OPTIMIZER:-$adamw}
 rm -rf "$output"
 mkdir -p "$output"
 
@@ -28,9 +33,9 @@ cat > "$output/spec.json" <<JSON
   "model": "$shared/models/stories260K",
   "data": { "train": "$output/train.jsonl", "validation": "$output/heldout.jsonl", "max_length": 256, "packing": true },
   "objective": { "type": "sft" },
-  "adapter": { "type": "lora", "rank": 16, "alpha": 32, "target_modules": "all-linear" },
-  "optimizer": { "type": "adamw", "learning_rate": 5e-3 },
-  "schedule": { "max_steps": 300, "batch_size": 16, "lr_scheduler": "cosine", "warmup_ratio": 0.05 },
+  "adapter": $adapter,
+  "optimizer": $optimizer,
+  "schedule": { "max_steps": ${STEPS:-300}, "batch_size": 16, "lr_scheduler": "cosine", "warmup_ratio": 0.05 },
   "quantization": $quantization,
   "evaluation": { "every_steps": 50 },
   "seed": 42

@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Optimizers;
 using TrainingService.Training.Quantization;
 using TrainingService.Training.Throughput;
 
@@ -101,7 +102,7 @@ public sealed record Estimate(
             WeightsBytes: FrozenBytes(spec.Quantization, model, weightBytes),
             TrainedBytes: trained.Added * Float32 + masters,
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
-            OptimizerBytes: trained.Total * spec.Optimizer.StatePerWeight() * Float32,
+            OptimizerBytes: spec.Optimizer.StateBytes(FlatLayout.Of([.. spec.Adapter.Trained(model).Select(tensor => (tensor.Shape, tensor.Role))])),
             ActivationsBytes: Saturated((Int128)tokens * (perToken + scores) * weightBytes),
             LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit),
             RuntimeBytes: runtimeBytes);

@@ -107,7 +107,7 @@ public static class TrainingRun
             : CausalLm.Load(spec.Model, dtype, device, spec.Quantization, either);
         either.ThrowIfCancellationRequested();
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
-        using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);
+        using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
 
         var weights = spec.Adapter is FullConfig ? "model" : "adapter";

@@ -62,6 +62,13 @@ public sealed record TrainingSpec : IValidatableObject
                 "needs validation rows: give data.validation or data.validation_split, or set it to null.",
                 [$"{nameof(Evaluation)}.{nameof(Evaluation.EarlyStoppingPatience)}", $"{nameof(Data)}.{nameof(Data.Validation)}", $"{nameof(Data)}.{nameof(Data.ValidationSplit)}"]);
         }
+
+        if (Optimizer.LoraPlusRatio is not null && Adapter is FullConfig)
+        {
+            yield return new(
+                "needs an adapter with factors, such as lora; full fine-tuning has none, so set it to null.",
+                [$"{nameof(Optimizer)}.{nameof(Optimizer.LoraPlusRatio)}", nameof(Adapter)]);
+        }
     }
 }
 

@@ -49,6 +49,9 @@ public static class TrainingStep
         }
 
         // Read once per step: each reading waits for the device.
-        return new(loss.item<float>(), correct.item<long>() / (double)items, parameters.GradientNorm(), items);
+        using var noGrad = no_grad();
+        var figures = stack([.. new[] { loss.squeeze(0), correct.squeeze(0), parameters.GradientNormOnDevice() }.Select(x => x.to_type(ScalarType.Float64))])
+            .cpu().data<double>().ToArray();
+        return new(figures[0], figures[1] / items, figures[2], items);
     }
 }

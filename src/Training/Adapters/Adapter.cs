@@ -6,7 +6,11 @@ namespace TrainingService.Training.Adapters;
 
 /// <summary>A tensor that moves in training.</summary>
 /// <param name="Name">Its key in the file that <see cref="Adapter.Save"/> writes.</param>
-public sealed record TrainableTensor(string Name, Parameter Parameter);
+public sealed record TrainableTensor(string Name, Parameter Parameter)
+{
+    /// <summary>For optimizers that treat tensors differently.</summary>
+    public TensorRole Role { get; init; }
+}
 
 /// <summary>What an adapter does to one matrix of the model.</summary>
 /// <param name="Module">Name of the layer, such as <c>model.layers.0.self_attn.q_proj</c>; its weight in a checkpoint is <c>Module.weight</c>.</param>

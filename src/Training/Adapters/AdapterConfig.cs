@@ -21,6 +21,13 @@ public abstract record AdapterConfig
     /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
     public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];
 
-    /// <summary>How many numbers would train in a model that <see cref="Check"/> has nothing against; nothing is loaded.</summary>
-    public abstract TrainedCounts Count(ModelConfig model);
+    /// <summary>The tensors that would train in a model that <see cref="Check"/> has nothing against; nothing is loaded.</summary>
+    public abstract IReadOnlyList<TrainedShape> Trained(ModelConfig model);
+
+    /// <summary>How many numbers would train.</summary>
+    public TrainedCounts Count(ModelConfig model)
+    {
+        var added = Trained(model).ToLookup(tensor => tensor.IsAdded, tensor => tensor.Count);
+        return new(Added: added[true].Sum(), InPlace: added[false].Sum());
+    }
 }

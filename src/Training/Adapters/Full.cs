@@ -30,5 +30,5 @@ public sealed record FullConfig : AdapterConfig
         }
     }
 
-    public override TrainedCounts Count(ModelConfig model) => new(Added: 0, InPlace: model.ParameterCount);
+    public override IReadOnlyList<TrainedShape> Trained(ModelConfig model) => [.. model.Weights.Select(TrainedShape.InPlace)];
 }

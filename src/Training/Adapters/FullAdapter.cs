@@ -20,7 +20,8 @@ internal sealed class FullAdapter : Adapter
         }
 
         _model = model;
-        _trainable = model.NamedWeights().Select(weight => new TrainableTensor(weight.Name, weight.Parameter)).ToList();
+        var roles = model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
+        _trainable = model.NamedWeights().Select(weight => new TrainableTensor(weight.Name, weight.Parameter) { Role = roles[weight.Name] }).ToList();
         _trainable.ForEach(tensor => tensor.Parameter.requires_grad = true);
     }
 

@@ -80,11 +80,19 @@ public sealed record LoraConfig : AdapterConfig, IValidatableObject
 
     public override IReadOnlyList<SpecError> Check(ModelConfig model) => LoraChecks.Of(this, model);
 
-    public override TrainedCounts Count(ModelConfig model)
+    public override IReadOnlyList<TrainedShape> Trained(ModelConfig model)
     {
         var plan = LoraPlan.Create(this, model);
-        var factors = plan.Layers.Sum(layer => layer.FactorCount);
-        return new(Added: factors, InPlace: plan.TrainableParameters - factors);
+        var inPlace = plan.Biases.Concat(plan.FullWeights).ToHashSet();
+        return
+        [
+            .. plan.Layers.SelectMany(layer => new TrainedShape[]
+            {
+                new([layer.Rank, layer.In], TensorRole.Weight, IsAdded: true),
+                new([layer.Out, layer.Rank], TensorRole.OutputFactor, IsAdded: true),
+            }),
+            .. model.Weights.Where(weight => inPlace.Contains(weight.Name)).Select(TrainedShape.InPlace),
+        ];
     }
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) =>

@@ -38,16 +38,18 @@ internal sealed class LoraAdapter : Adapter
             _layers.Add((slot, lora, layer));
             var prefix = PeftFolder.KeyPrefix + layer.Name;
             _trainable.Add(new TrainableTensor(prefix + ".lora_A.weight", lora.lora_A));
-            _trainable.Add(new TrainableTensor(prefix + ".lora_B.weight", lora.lora_B));
+            _trainable.Add(new TrainableTensor(prefix + ".lora_B.weight", lora.lora_B) { Role = TensorRole.OutputFactor });
         }
 
+        var roles = model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
         var adapted = plan.Layers.Select(layer => layer.Name).ToHashSet();
         foreach (var name in plan.Biases.Concat(plan.FullWeights))
         {
             weights[name].requires_grad = true;
             var module = name[..name.LastIndexOf('.')];
             _trainable.Add(new TrainableTensor(
-                PeftFolder.KeyPrefix + (adapted.Contains(module) ? module + ".base_layer.bias" : name), weights[name]));
+                PeftFolder.KeyPrefix + (adapted.Contains(module) ? module + ".base_layer.bias" : name), weights[name])
+            { Role = roles[name] });
         }
     }
 

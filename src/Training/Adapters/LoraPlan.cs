@@ -7,7 +7,7 @@ namespace TrainingService.Training.Adapters;
 /// <param name="Biases">Checkpoint names of the biases that train, those of <paramref name="FullWeights"/> left out.</param>
 /// <param name="FullWeights">Checkpoint names of the weights of <see cref="LoraConfig.ModulesToSave"/>.</param>
 public sealed record LoraPlan(
-    IReadOnlyList<SelectedLinear> Layers, IReadOnlyList<string> Biases, IReadOnlyList<string> FullWeights, long TrainableParameters)
+    IReadOnlyList<SelectedLinear> Layers, IReadOnlyList<string> Biases, IReadOnlyList<string> FullWeights)
 {
     /// <summary>The one linear layer that <c>all-linear</c> leaves out and that cannot have factors.</summary>
     public const string OutputHead = "lm_head";
@@ -29,9 +29,7 @@ public sealed record LoraPlan(
         var fullModules = fullWeights.Select(ModuleOf).ToHashSet();
         var layers = TargetSelection.Select(config, LinearsOf(model)).Where(layer => !fullModules.Contains(layer.Name)).ToList();
         var biases = BiasesOf(config, model, layers, fullWeights);
-        var sizes = model.Weights.ToDictionary(weight => weight.Name, weight => weight.Count);
-        var trainable = layers.Sum(layer => layer.FactorCount) + biases.Concat(fullWeights).Sum(name => sizes[name]);
-        return new LoraPlan(layers, biases, fullWeights, trainable);
+        return new LoraPlan(layers, biases, fullWeights);
     }
 
     /// <summary>The linear layers that can have factors, in the model's order.</summary>

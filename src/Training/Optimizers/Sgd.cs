@@ -15,9 +15,10 @@ public sealed record SgdConfig : OptimizerConfig
     [Description("Share of the last update that is added to the next."), Range(0, 0.9999)]
     public double Momentum { get; init; }
 
-    public override int StatePerWeight() => Momentum == 0 ? 0 : 1;
+    public override long StateBytes(IReadOnlyList<FlatGroup> groups) =>
+        Momentum == 0 ? 0 : groups.Sum(group => group.Length * sizeof(float));
 
-    public override Optimizer Create(FlatParameters parameters) => new Sgd(parameters, Momentum, WeightDecay);
+    public override Optimizer Create(FlatParameters parameters) => new Sgd(parameters, Momentum, WeightDecay, LoraPlusRatio);
 }
 
 /// <summary>PyTorch's SGD update: g ← g + λ·w; b ← μ·b + g; w ← w - η·b. The decay is part of the gradient, as there.</summary>
@@ -27,21 +28,21 @@ public sealed class Sgd : Optimizer
     private readonly double _weightDecay;
     private readonly Tensor[]? _buffers;
 
-    public Sgd(FlatParameters parameters, double momentum, double weightDecay)
-        : base(parameters)
+    public Sgd(FlatParameters parameters, double momentum, double weightDecay, double? loraPlusRatio = null)
+        : base(parameters, loraPlusRatio)
     {
         (_momentum, _weightDecay) = (momentum, weightDecay);
         _buffers = momentum == 0 ? null : Remember("momentum_buffer");
     }
 
-    protected override void Update(int part, Tensor values, Tensor gradients, double learningRate)
+    internal override void Update(Stretch stretch, double learningRate) => stretch.ForEachChunk(chunk =>
     {
-        var update = _weightDecay == 0 ? gradients : gradients.add(values, _weightDecay);
+        var update = stretch.Decays && _weightDecay != 0 ? chunk.Gradients.add(chunk.Values, _weightDecay) : chunk.Gradients;
         if (_buffers is not null)
         {
-            update = _buffers[part].mul_(_momentum).add_(update);   // PyTorch's first buffer is the gradient itself: 0·μ + g
+            update = chunk.Of(_buffers[stretch.Index]).mul_(_momentum).add_(update);   // PyTorch's first buffer is the gradient itself: 0·μ + g
         }
 
-        values.add_(update, -learningRate);
-    }
+        chunk.Values.add_(update, -learningRate);
+    });
 }

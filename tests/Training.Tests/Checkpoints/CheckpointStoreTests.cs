@@ -120,7 +120,7 @@ public sealed class CheckpointStoreTests
         using var folder = new TemporaryFolder();
         using var scope = NewDisposeScope();
         using var adapter = new RankKeeper();
-        using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);
+        using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = new AdamWConfig().Create(parameters);
         adapter.Scores.fill_(2.5f);
         adapter.Rank = 3;

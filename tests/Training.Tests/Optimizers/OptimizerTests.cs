@@ -1,5 +1,7 @@
 using TorchSharp;
 using TorchSharp.Modules;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Optimizers;
 using static TorchSharp.torch;
 
@@ -13,6 +15,17 @@ public sealed class OptimizerTests
         new SgdConfig { Momentum = 0.9, WeightDecay = 0.01 },
         new AdamWConfig { WeightDecay = 0.01 },
         new AdamWConfig { Betas = [0.5, 0.9], Eps = 1e-3 },
+    ];
+
+    public static TheoryData<OptimizerConfig> AllConfigs =>
+    [
+        new SgdConfig { WeightDecay = 0.1 },
+        new SgdConfig { Momentum = 0.9 },
+        new AdamWConfig { WeightDecay = 0.01 },
+        new AdamWConfig { StateBits = 8, LoraPlusRatio = 4 },
+        new AdafactorConfig { WeightDecay = 0.01 },
+        new LionConfig { WeightDecay = 0.01 },
+        new MuonConfig { WeightDecay = 0.01 },
     ];
 
     // g = 0.5, w = 1, lr 0.1, decay 0.1: u = 0.5 + 0.1 = 0.6, w = 0.94; then u = 0.9·0.6 + (0.5 + 0.094) = 1.134, w = 0.8266
@@ -62,25 +75,44 @@ public sealed class OptimizerTests
         }
     }
 
-    [Theory, MemberData(nameof(Configs))]
+    /// <summary>Through a file, as in a checkpoint: bytes stay bytes. With float32 weights and with bfloat16 ones and their masters.</summary>
+    [Theory, MemberData(nameof(AllConfigs))]
     public void A_restored_optimizer_goes_on_in_the_same_bits(OptimizerConfig config)
     {
-        using var scope = NewDisposeScope();
-        Parameter[] unbroken = [Filled(0, 4, 3), Filled(12, 3)];
-        using var flat = new FlatParameters(unbroken);
-        using var optimizer = config.Create(flat);
-        Run(optimizer, flat, unbroken, 0, 3);
+        foreach (var dtype in new[] { ScalarType.Float32, ScalarType.BFloat16 })
+        {
+            using var unbroken = new Flat(config, dtype, Mixed);
+            using var resumed = new Flat(config, dtype, Mixed);
+            using var folder = new TemporaryFolder();
+            unbroken.Run(3, 0.01);
+            using (no_grad())
+            {
+                foreach (var (from, to) in unbroken.Parameters.Zip(resumed.Parameters))
+                {
+                    to.copy_(from);
+                }
+            }
 
-        Parameter[] resumed = [.. unbroken.Select(p => new Parameter(p.detach().clone()))];
-        using var resumedFlat = new FlatParameters(resumed);
-        using var resumedOptimizer = config.Create(resumedFlat);
-        var saved = optimizer.State.ToDictionary(x => x.Name, x => x.Tensor.clone());
-        resumedOptimizer.Load(optimizer.Steps, name => saved[name].clone());
+            var path = Path.Combine(folder.Path, "optimizer.safetensors");
+            SafeTensorsWriter.Write(path, unbroken.Optimizer.State);
+            using (var file = unbroken.Optimizer.State.Count == 0 ? null : SafeTensorsFile.Open(path))
+            {
+                resumed.Optimizer.Load(unbroken.Optimizer.Steps, name => file!.Read(name));
+            }
 
-        Run(optimizer, flat, unbroken, 3, 6);
-        Run(resumedOptimizer, resumedFlat, resumed, 3, 6);
+            unbroken.Run(3, 0.01);
+            resumed.Run(3, 0.01);
 
-        Assert.All(unbroken.Zip(resumed), pair => Assert.Equal(pair.First.data<float>().ToArray(), pair.Second.data<float>().ToArray()));
+            Assert.All(Enumerable.Range(0, Mixed.Length), index => Assert.Equal(unbroken.Numbers(index), resumed.Numbers(index)));
+        }
+    }
+
+    [Theory, MemberData(nameof(AllConfigs))]
+    public void Its_state_takes_the_bytes_that_an_estimate_announces(OptimizerConfig config)
+    {
+        using var flat = new Flat(config, Mixed);
+
+        Assert.Equal(config.StateBytes(FlatLayout.Of([.. Mixed.Select(tensor => ((IReadOnlyList<long>)tensor.Shape, tensor.Role))])), flat.StateBytes);
     }
 
     [Fact]
@@ -117,19 +149,21 @@ public sealed class OptimizerTests
         Assert.Equal(0.6, parameters[0].grad!.item<float>(), 1e-5);
     }
 
-    [Fact]
-    public void Steps_leak_no_tensor()
+    [Theory, MemberData(nameof(AllConfigs))]
+    public void Steps_leak_no_tensor(OptimizerConfig config)
     {
-        using var scope = NewDisposeScope();
-        Parameter[] parameters = [Filled(0, 4, 3), new(ones(3, dtype: ScalarType.BFloat16))];
-        using var flat = new FlatParameters(parameters);
-        using var optimizer = new AdamWConfig().Create(flat);
+        using var single = new Flat(config, Mixed);
+        using var half = new Flat(config, ScalarType.BFloat16, Mixed);
+        single.Run(1, 0.01);
+        half.Run(1, 0.01);
         var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
         for (var step = 0; step < 5; step++)
         {
-            flat.ZeroGradients();
-            flat.Clip(flat.GradientNorm(), 1);
-            optimizer.Step(0.1);
+            foreach (var flat in new[] { single, half })
+            {
+                flat.Run(1, 0.01);
+                flat.Buffers.Clip(flat.Buffers.GradientNorm(), 1);
+            }
         }
 
         Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);
@@ -138,16 +172,12 @@ public sealed class OptimizerTests
     private static Parameter Filled(int start, params long[] shape) =>
         new(arange(start, start + shape.Aggregate(1L, (a, b) => a * b), ScalarType.Float32).sin().view(shape));
 
-    private static void Run(Optimizer optimizer, FlatParameters flat, Parameter[] parameters, int from, int to)
-    {
-        for (var step = from; step < to; step++)
-        {
-            using var scope = NewDisposeScope();
-            flat.ZeroGradients();
-            parameters.Select(p => (p * p + p * step).sum()).Aggregate((a, b) => a + b).backward();
-            optimizer.Step(0.01);
-        }
-    }
+    /// <summary>Of every role, large and small, one that ends within a block, two of one shape.</summary>
+    private static (TensorRole Role, long[] Shape)[] Mixed =>
+    [
+        (TensorRole.Weight, [16, 300]), (TensorRole.OutputFactor, [65, 64]), (TensorRole.Weight, [7]), (TensorRole.Embedding, [70, 60]),
+        (TensorRole.Weight, [16, 300]), (TensorRole.Head, [5, 4]),
+    ];
 
     private static double[] Steps(OptimizerConfig config, float weight, float gradient, double learningRate, int count)
     {

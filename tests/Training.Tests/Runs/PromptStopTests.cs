@@ -130,7 +130,7 @@ public sealed class PromptStopTests
         var data = DataSets.Prepare(spec.Data, isPretraining: false, tokenizer: null, 256, spec.Seed, progress: null, CancellationToken.None);
         using var model = CausalLm.Load(spec.Model, ScalarType.Float32, CPU);
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
-        using var parameters = new FlatParameters([.. adapter.Trainable.Select(tensor => tensor.Parameter)]);
+        using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
         using var metrics = new MetricsLog(folder.In(work, "metrics"), resumeStep: null);
         new Trainer

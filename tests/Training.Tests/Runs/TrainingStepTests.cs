@@ -68,7 +68,7 @@ public sealed class TrainingStepTests
             set_num_threads(1);
             _model = CausalLm.Load(SharedData.Path("golden", "models", "llama_untied"), ScalarType.Float32, CPU);
             _adapter = new FullConfig().Attach(_model, 1);
-            _parameters = new FlatParameters([.. _adapter.Trainable.Select(tensor => tensor.Parameter)]);
+            _parameters = new FlatParameters(_adapter.Trainable);
             _optimizer = new AdamWConfig().Create(_parameters);
         }
 

@@ -93,6 +93,8 @@ public class SpecParseTests
     [InlineData("\"optimizer\": { \"type\": \"adamw\", \"learning_rate\": \"NaN\" }", "optimizer.learning_rate", "wrong_kind", "optimizer.learning_rate is \"NaN\"; it must be a number.")]
     [InlineData("\"schedule\": { \"max_steps\": 5, \"warmup_steps\": 6 }", "schedule.warmup_steps", "conflict", "schedule.warmup_steps is 6, more than max_steps, 5; lower it.")]
     [InlineData("\"evaluation\": { \"early_stopping_patience\": 3 }", "evaluation.early_stopping_patience", "conflict", "evaluation.early_stopping_patience needs validation rows")]
+    [InlineData("\"optimizer\": { \"type\": \"adamw\", \"state_bits\": 16 }", "optimizer.state_bits", "conflict", "optimizer.state_bits is 16; use 32 or 8.")]
+    [InlineData("\"optimizer\": { \"type\": \"lion\", \"lora_plus_ratio\": 16 }, \"adapter\": { \"type\": \"full\" }", "optimizer.lora_plus_ratio", "conflict", "optimizer.lora_plus_ratio needs an adapter with factors")]
     [InlineData("\"evaluation\": { \"metrics\": [\"loss\", \"accuracy\"] }", "evaluation.metrics[1]", "unknown_value", "evaluation.metrics[1] is \"accuracy\"; choose one of loss, token_accuracy.")]
     [InlineData("\"seed\": \"\\ud800\"", "seed", "malformed_json", "seed holds half of a surrogate pair")]
     public void One_fault_gives_its_path_its_code_and_a_sentence(string members, string path, string code, string words)
