@@ -18,7 +18,7 @@ public sealed record Evaluation(double Loss, double TokenAccuracy, long Tokens)
         using var noGrad = no_grad();
 
         // Neighbours of equal length waste no padding; the result is a sum, so the order does not matter to it.
-        var plan = BatchPlan.ForEvaluation([.. examples.OrderByDescending(example => example.InputIds.Length)], batchSize, padId);
+        var plan = BatchPlan.ForEvaluation(ChosenExamples.LongestFirst(examples), batchSize, padId);
         var (loss, correct, tokens) = (0.0, 0L, 0L);
         foreach (var planned in plan.ForEpoch(0))
         {

@@ -10,6 +10,7 @@ namespace TrainingService.Training;
 [JsonDerivedType(typeof(CheckpointReport), "checkpoint")]
 [JsonDerivedType(typeof(EstimateReport), "estimate")]
 [JsonDerivedType(typeof(PhaseReport), "phase")]
+[JsonDerivedType(typeof(ProgressReport), "progress")]
 [JsonDerivedType(typeof(WarningReport), "warning")]
 [JsonDerivedType(typeof(DoneReport), "done")]
 [JsonDerivedType(typeof(FailedReport), "failed")]
@@ -41,6 +42,11 @@ public sealed record EstimateReport(RunCost Cost) : Report;
 
 /// <summary>What the process is busy with: <c>tokenizing</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
 public sealed record PhaseReport(string Phase) : Report;
+
+/// <summary>How far a phase is that knows it.</summary>
+/// <param name="Done">Bytes done.</param>
+/// <param name="Total">Bytes in all.</param>
+public sealed record ProgressReport(string Phase, long Done, long Total) : Report;
 
 /// <summary>Something that its owner should know, and that does not stop the run.</summary>
 public sealed record WarningReport(string Message) : Report;

@@ -65,20 +65,20 @@ public static class RunFailures
     }
 
     /// <summary>What a run would take with the rows that it has, rather than with the longest that it allows.</summary>
-    internal static Estimate EstimateFor(TrainingSpec spec, ModelConfig model, IReadOnlyList<Data.Example> examples, bool onGpu)
+    internal static Estimate EstimateFor(TrainingSpec spec, ModelConfig model, Data.SplitReport rows, bool onGpu)
     {
-        var tokens = examples.Sum(example => (long)example.InputIds.Length);
+        var tokens = rows.Tokens!.Total;
         var longest = spec.Data.Packing
             ? (int)Math.Min(spec.Data.MaxLength, tokens)
-            : examples.Max(example => example.InputIds.Length);
-        var batch = Math.Min(spec.Schedule.BatchSize, spec.Data.Packing ? (tokens + longest - 1) / longest : examples.Count);
+            : rows.Tokens.Max;
+        var batch = Math.Min(spec.Schedule.BatchSize, spec.Data.Packing ? (tokens + longest - 1) / longest : rows.Examples);
         return Estimate.For(
             spec with
             {
                 Data = spec.Data with { MaxLength = longest, ValidationSplit = 0 },   // these rows are what is left to train on
                 Schedule = spec.Schedule with { BatchSize = (int)batch },
             },
-            model, new DataSize(examples.Count, tokens), onGpu);
+            model, new DataSize(rows.Examples, tokens), onGpu);
     }
 
     /// <param name="available">What the place has; null: not known.</param>

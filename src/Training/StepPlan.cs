@@ -2,6 +2,11 @@ using TrainingService.Training.Data;
 
 namespace TrainingService.Training;
 
+/// <summary>What one optimizer step sees.</summary>
+/// <param name="Planned">Which examples the batches hold.</param>
+/// <param name="Tokens">Of all batches, padding left out.</param>
+public sealed record StepBatches(IReadOnlyList<Batch> Batches, IReadOnlyList<PlannedBatch> Planned, long Tokens);
+
 /// <summary>Which batches each optimizer step sees: a function of the step alone.</summary>
 /// <remarks>A step never spans two epochs, so the last step of an epoch may have fewer batches than the others.</remarks>
 public sealed class StepPlan
@@ -29,9 +34,9 @@ public sealed class StepPlan
     /// <summary>Whether an epoch is complete after this many steps.</summary>
     public bool EndsEpoch(int stepsTaken) => stepsTaken % StepsPerEpoch == 0;
 
-    /// <summary>The batches of one step, which examples they hold, and their tokens, padding left out.</summary>
+    /// <summary>The batches of one step. Not for two threads at a time.</summary>
     /// <param name="stepsTaken">Steps before this one.</param>
-    public (IReadOnlyList<Batch> Batches, IReadOnlyList<PlannedBatch> Planned, long Tokens) BatchesOf(int stepsTaken)
+    public StepBatches BatchesOf(int stepsTaken)
     {
         var (epoch, first) = Position(stepsTaken);
         if (_epoch?.Number != epoch)
@@ -39,7 +44,13 @@ public sealed class StepPlan
             _epoch = (epoch, _batches.ForEpoch(epoch));
         }
 
-        var planned = _epoch!.Value.Batches.Skip(first).Take(_accumulation).ToArray();
-        return ([.. planned.Select(_batches.Collate)], planned, planned.Sum(batch => (long)_batches.TokensOf(batch)));
+        var all = _epoch!.Value.Batches;
+        var planned = new PlannedBatch[Math.Min(_accumulation, all.Count - first)];
+        for (var i = 0; i < planned.Length; i++)
+        {
+            planned[i] = all[first + i];
+        }
+
+        return new([.. planned.Select(_batches.Collate)], planned, planned.Sum(batch => (long)_batches.TokensOf(batch)));
     }
 }

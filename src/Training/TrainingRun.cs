@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using System.Diagnostics;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -28,16 +28,21 @@ namespace TrainingService.Training;
 /// </remarks>
 public static class TrainingRun
 {
+    private static readonly TimeSpan ProgressEvery = TimeSpan.FromSeconds(1);
+
     /// <param name="spec">All its paths are local.</param>
     /// <param name="workFolder">Created when missing.</param>
     /// <param name="report">Called on this thread.</param>
+    /// <param name="cacheFolder">Where token sequences are kept for this run and others, and removed by whoever owns it; null: in the work
+    /// folder, until the run is complete.</param>
     /// <param name="baseModelName">The base model as its user names it, for the adapter's configuration; null: what its files say, else the folder's name.</param>
     /// <returns>The last report, not yet reported: everything is on disk when it exists.</returns>
     /// <exception cref="TrainingException">The run ended without a result.</exception>
     /// <exception cref="RunStoppedException">Asked for by <paramref name="control"/>.</exception>
     /// <exception cref="OperationCanceledException">Asked for by <paramref name="ct"/>.</exception>
     public static DoneReport Execute(
-        TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, CancellationToken ct, string? baseModelName = null)
+        TrainingSpec spec, string workFolder, Action<Report> report, RunControl control, CancellationToken ct, string? baseModelName = null,
+        string? cacheFolder = null)
     {
         using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
         var reached = 0;
@@ -51,7 +56,7 @@ public static class TrainingRun
 
         try
         {
-            return Execute(spec, workFolder, Observed, usage, control, baseModelName, ref reached, ref estimate, ct, either.Token);
+            return Execute(spec, workFolder, Observed, usage, control, baseModelName, cacheFolder, ref reached, ref estimate, ct, either.Token);
         }
         catch (OperationCanceledException) when (control.StopRequested && !ct.IsCancellationRequested)
         {
@@ -71,8 +76,8 @@ public static class TrainingRun
     /// <param name="reached">Steps of the newest checkpoint.</param>
     /// <param name="estimate">What the run takes, once its rows are known.</param>
     private static DoneReport Execute(
-        TrainingSpec spec, string workFolder, Action<Report> report, UsageMeter usage, RunControl control, string? baseModelName, ref int reached,
-        ref Estimate? estimate, CancellationToken ct, CancellationToken either)
+        TrainingSpec spec, string workFolder, Action<Report> report, UsageMeter usage, RunControl control, string? baseModelName, string? cacheFolder,
+        ref int reached, ref Estimate? estimate, CancellationToken ct, CancellationToken either)
     {
         var config = HuggingFaceFolder.ReadConfig(spec.Model);
         ThrowIfAny(SpecChecks.AgainstModel(spec, config));
@@ -82,8 +87,8 @@ public static class TrainingRun
 
         report(new PhaseReport("tokenizing"));
         var tokenizer = Tokenizer.IsIn(spec.Model) ? Tokenizer.Load(spec.Model) : null;
-        var data = DataSets.Inspect(
-            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed, progress: null, either);
+        var ownCache = Path.Combine(workFolder, ".tokens");
+        using var data = Tokenize(spec, config, tokenizer, cacheFolder ?? ownCache, report, either);
         WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
         data.Report.ThrowIfUnusable();
         foreach (var warning in data.Report.Warnings)
@@ -94,7 +99,7 @@ public static class TrainingRun
         var device = cuda.is_available() ? CUDA : CPU;
         var onGpu = device.type == TorchSharp.DeviceType.CUDA;
         var dtype = Estimate.PrecisionOf(spec.Precision, onGpu) == Precision.Bfloat16 ? ScalarType.BFloat16 : ScalarType.Float32;
-        estimate = RunFailures.EstimateFor(spec, config, data.Train, onGpu);
+        estimate = RunFailures.EstimateFor(spec, config, data.Report.Train, onGpu);
         if (!onGpu)
         {
             RunFailures.ThrowIfClearlyTooLarge(estimate, MachineMemory.Bytes);
@@ -182,10 +187,33 @@ public static class TrainingRun
         }
 
         either.ThrowIfCancellationRequested();
+        data.Dispose();
+        if (Directory.Exists(ownCache))
+        {
+            Directory.Delete(ownCache, recursive: true);
+        }
 
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
         return new(state.Step, state.TrainedTokens, ResultsOf(state), usage.Read());
+    }
+
+    private static PreparedData Tokenize(
+        TrainingSpec spec, ModelConfig config, Tokenizer? tokenizer, string cacheFolder, Action<Report> report, CancellationToken ct)
+    {
+        var cache = new TokenCache(cacheFolder, tokenizer is null ? null : TokenCache.Sha256Of(TokenizerFiles(spec.Model), ct));
+        var told = Stopwatch.GetTimestamp();
+        return DataSets.Inspect(
+            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed,
+            progress =>
+            {
+                if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)
+                {
+                    told = Stopwatch.GetTimestamp();
+                    report(new ProgressReport("tokenizing", progress.Bytes, progress.TotalBytes));
+                }
+            },
+            ct, cache);
     }
 
     /// <summary>The figures of a run, by their public names.</summary>
@@ -239,15 +267,7 @@ public static class TrainingRun
             Checkpoints = new(),
             Spectra = new(),
         };
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        hash.AppendData(Encoding.UTF8.GetBytes(SpecJson.Serialize(places)));
-        foreach (var example in data.Train.Concat(data.Validation))
-        {
-            hash.AppendData(MemoryMarshal.AsBytes<int>(example.InputIds));
-            hash.AppendData(MemoryMarshal.AsBytes<int>(example.Labels));
-        }
-
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{SpecJson.Serialize(places)}\n{data.Content}")));
     }
 
     /// <summary>Removes what a killed process had begun to write under a name that is not used again.</summary>

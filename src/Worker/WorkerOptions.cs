@@ -23,7 +23,7 @@ public sealed record WorkerOptions
     /// <summary>Folder of the attempts in work and of the cache; null: <c>worker</c> below the data folder.</summary>
     public string? WorkFolder { get; init; }
 
-    /// <summary>Bytes that models and data on the local disk may take; beyond that those used longest ago are removed, but none in use.</summary>
+    /// <summary>Bytes that models, data and token sequences on the local disk may take; beyond that those used longest ago are removed, but none in use.</summary>
     [Range(0, 1e18)]
     public long CacheBytes { get; init; } = 100L << 30;
 

@@ -1,3 +1,5 @@
+using System.Collections;
+
 namespace TrainingService.Training.Data;
 
 /// <summary>What one forward pass sees.</summary>
@@ -15,7 +17,7 @@ public sealed class BatchPlan
     private readonly int? _capacity;
     private readonly int? _seed;
 
-    /// <param name="examples">Not copied.</param>
+    /// <param name="examples">Not copied; read when a batch is made of them.</param>
     /// <param name="batchSize">Sequences in one batch; the last batch of an epoch may hold fewer.</param>
     /// <param name="padId">Token that fills the end of short sequences. It carries no loss.</param>
     /// <param name="packTo">Length that packed sequences may reach, tokens; null: one example per sequence.</param>
@@ -24,7 +26,12 @@ public sealed class BatchPlan
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(batchSize, 1);
         _examples = examples;
-        _lengths = [.. examples.Select(example => example.InputIds.Length)];
+        _lengths = new int[examples.Count];
+        for (var index = 0; index < _lengths.Length; index++)
+        {
+            _lengths[index] = ChosenExamples.LengthOf(examples, index);
+        }
+
         _batchSize = batchSize;
         _padId = padId;
         _capacity = packTo;
@@ -49,8 +56,7 @@ public sealed class BatchPlan
         new(examples, batchSize, padId, packTo: null, shuffleSeed: null);
 
     /// <summary>The batches of an epoch, counted from 0.</summary>
-    public IReadOnlyList<PlannedBatch> ForEpoch(int epoch) =>
-        [.. Sequences(epoch).Chunk(_batchSize).Select(sequences => new PlannedBatch(sequences))];
+    public IReadOnlyList<PlannedBatch> ForEpoch(int epoch) => new EpochPlan(Sequences(epoch), _batchSize);
 
     /// <summary>Tokens of a batch, padding left out.</summary>
     public int TokensOf(PlannedBatch planned) => planned.Sequences.Sum(sequence => sequence.Sum(index => _lengths[index]));
@@ -89,22 +95,39 @@ public sealed class BatchPlan
         return new(size, length, ids, labels, positions, segments);
     }
 
-    private List<List<int>> Sequences(int epoch)
+    private SequenceList Sequences(int epoch)
     {
         if (_seed is not { } seed)
         {
-            return _capacity is { } inOrder ? Packing.InOrder(_lengths, inOrder) : [.. _lengths.Select((_, index) => new List<int> { index })];
+            return _capacity is { } inOrder ? Packing.InOrder(_lengths, inOrder) : new([.. Enumerable.Range(0, _lengths.Length)], starts: null);
         }
 
         var random = SplitMix64.For(seed, epoch);
         var order = random.Permutation(_examples.Count);
-        if (_capacity is not { } capacity)
-        {
-            return [.. order.Select(index => new List<int> { index })];
-        }
 
         // Best fit leaves the longest examples in front; the second shuffle spreads them over the epoch.
-        var packed = Packing.BestFit(_lengths, order, capacity);
-        return [.. random.Permutation(packed.Count).Select(index => packed[index])];
+        return _capacity is { } capacity
+            ? Packing.BestFit(_lengths, order, capacity, count => random.Permutation(count))
+            : new(order, starts: null);
+    }
+
+    /// <summary>The batches of one epoch, each made when it is asked for.</summary>
+    private sealed class EpochPlan(SequenceList sequences, int batchSize) : IReadOnlyList<PlannedBatch>
+    {
+        public int Count => (sequences.Count + batchSize - 1) / batchSize;
+
+        public PlannedBatch this[int index]
+        {
+            get
+            {
+                ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)Count, nameof(index));
+                var first = index * batchSize;
+                return new([.. Enumerable.Range(first, Math.Min(batchSize, sequences.Count - first)).Select(place => sequences[place])]);
+            }
+        }
+
+        public IEnumerator<PlannedBatch> GetEnumerator() => Enumerable.Range(0, Count).Select(index => this[index]).GetEnumerator();
+
+        IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
     }
 }

@@ -109,9 +109,9 @@ public sealed record SplitReport
 public sealed record TokenStatistics(int Min, int Median, int P95, int Max, long Total)
 {
     /// <summary>Nearest-rank statistics; null when there are no lengths.</summary>
-    public static TokenStatistics? Of(IEnumerable<int> lengths)
+    /// <param name="sorted">Ascending.</param>
+    public static TokenStatistics? Of(int[] sorted)
     {
-        var sorted = lengths.Order().ToArray();
         return sorted.Length == 0
             ? null
             : new(sorted[0], Rank(sorted, 0.5), Rank(sorted, 0.95), sorted[^1], sorted.Sum(length => (long)length));
@@ -150,7 +150,21 @@ public sealed record RowPreview(int Row, string? Text, IReadOnlyList<int> InputI
 }
 
 /// <summary>How far the reading of a file has come.</summary>
-public sealed record DataProgress(string Split, int Rows);
+/// <param name="Bytes">Of the file as it lies there, compressed or not.</param>
+public sealed record DataProgress(string Split, int Rows, long Bytes, long TotalBytes);
 
-/// <summary>Rows as token sequences, in file order.</summary>
-public sealed record PreparedData(IReadOnlyList<Example> Train, IReadOnlyList<Example> Validation, DataReport Report);
+/// <summary>Rows as token sequences, in file order. They lie on the disk: what is in memory grows by some bytes a row.</summary>
+/// <param name="Train">Readable until the data is disposed, like <paramref name="Validation"/>.</param>
+/// <param name="Content">Hash of the sequences of each file.</param>
+public sealed record PreparedData(IExamples Train, IExamples Validation, DataReport Report, string Content) : IDisposable
+{
+    internal IReadOnlyList<IDisposable> Files { get; init; } = [];
+
+    public void Dispose()
+    {
+        foreach (var file in Files)
+        {
+            file.Dispose();
+        }
+    }
+}

@@ -1,3 +1,4 @@
+using TrainingService.Training.Data.Stored;
 using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Data;
@@ -10,15 +11,24 @@ public static class DataSets
     /// <param name="tokenizer">Null when the model has none; then only tokenised rows can be read.</param>
     /// <param name="modelVocabulary">Number of ids that the model's embedding knows.</param>
     /// <param name="seed">Decides which rows <see cref="DataConfig.ValidationSplit"/> sets aside.</param>
-    /// <param name="progress">Told now and then how many rows were read.</param>
+    /// <param name="progress">Told now and then how far the reading is.</param>
+    /// <param name="cache">Where token sequences are kept and found again; null: in a temporary file, for as long as the data is used.</param>
     /// <exception cref="TrainingException">A row is in error, nothing is left to train on, or the tokenizer does not fit the model.</exception>
     public static PreparedData Prepare(
         DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
-        CancellationToken cancellationToken)
+        CancellationToken cancellationToken, TokenCache? cache = null)
     {
-        var data = Inspect(config, isPretraining, tokenizer, modelVocabulary, seed, progress, cancellationToken);
-        data.Report.ThrowIfUnusable();
-        return data;
+        var data = Inspect(config, isPretraining, tokenizer, modelVocabulary, seed, progress, cancellationToken, cache);
+        try
+        {
+            data.Report.ThrowIfUnusable();
+            return data;
+        }
+        catch (TrainingException)
+        {
+            data.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Like <see cref="Prepare"/>, but row errors are only reported, so that the report can be kept before the run ends with
@@ -26,19 +36,40 @@ public static class DataSets
     /// <exception cref="TrainingException">A file cannot be opened, or the tokenizer does not fit the model.</exception>
     public static PreparedData Inspect(
         DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
-        CancellationToken cancellationToken)
+        CancellationToken cancellationToken, TokenCache? cache = null)
     {
         CheckVocabularies(tokenizer, modelVocabulary);
-        SplitReader Read(string split, string path)
+        SplitData Read(string split, string path)
         {
-            var reader = new SplitReader(split, config, isPretraining, tokenizer, modelVocabulary, progress);
-            reader.Read(path, cancellationToken);
-            return reader;
+            var key = cache?.KeyOf(path, $"data.{split}", config, isPretraining, modelVocabulary, cancellationToken) ?? "";
+            if (cache?.TryOpen(key, cancellationToken) is { } known)
+            {
+                return SplitData.Of(split, known);
+            }
+
+            SplitData? read = null;
+            (RowTable, TokenFileHead)? Make(TokenFileWriter records)
+            {
+                read = new SplitReader(split, config, isPretraining, tokenizer, modelVocabulary, progress, limits: null, records)
+                    .Read(path, cancellationToken);
+                return read.ErrorCount > 0 ? null : (read.Table, read.HeadOf(key, TokenRecord.IsNarrow(modelVocabulary, tokenizer?.VocabularySize)));
+            }
+
+            var made = cache is null ? TokenFile.MakeTemporary(Make) : cache.Make(key, Make);
+            return made is null ? read! : SplitData.Of(split, made);
         }
 
         var train = Read("train", config.Train);
-        var validation = config.Validation is null ? null : Read("validation", config.Validation);
-        return ReportBuilder.Build(config, train, validation, tokenizer, needsExamples: true, seed);
+        try
+        {
+            var validation = config.Validation is null ? null : Read("validation", config.Validation);
+            return ReportBuilder.Build(config, train, validation, tokenizer, needsExamples: true, seed);
+        }
+        catch
+        {
+            train.Tokens?.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The report on one file, without a run. Never throws for what is in the file.</summary>
@@ -52,9 +83,8 @@ public static class DataSets
         ReadingLimits? limits = null, CancellationToken cancellationToken = default)
     {
         var settings = (config ?? new DataConfig { Train = path }) with { Train = path, Validation = null, ValidationSplit = 0 };
-        var reader = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null, limits);
-        reader.Read(path, cancellationToken);
-        return ReportBuilder.Build(settings, reader, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
+        var read = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null, limits).Read(path, cancellationToken);
+        return ReportBuilder.Build(settings, read, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
     }
 
     /// <summary>A tokenizer may have fewer ids than the model, which pads its embedding, but not more.</summary>

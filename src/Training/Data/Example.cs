@@ -11,7 +11,10 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
     public const int Ignored = -100;
 
     /// <summary>Tokens that carry loss: labels that are not ignored, less the first token, which nothing predicts.</summary>
-    public int TrainableTokens => Labels.Skip(1).Count(label => label != Ignored);
+    public int TrainableTokens => CountTrainable(Labels);
+
+    internal static int CountTrainable(ReadOnlySpan<int> labels) =>
+        labels.IsEmpty ? 0 : labels.Length - 1 - labels[1..].Count(Ignored);
 }
 
 /// <summary>One forward pass: rectangular arrays, filled at the end of each row of the batch.</summary>

@@ -1,3 +1,5 @@
+using System.Collections;
+using TrainingService.Training.Data.Stored;
 using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Data;
@@ -11,115 +13,125 @@ internal static class ReportBuilder
     private const int SplitStream = -1;
 
     public static PreparedData Build(
-        DataConfig config, SplitReader train, SplitReader? validation, Tokenizer? tokenizer, bool needsExamples, int seed)
+        DataConfig config, SplitData train, SplitData? validation, Tokenizer? tokenizer, bool needsExamples, int seed)
     {
-        var kept = train.Outcomes;
-        var held = validation?.Outcomes;
-        if (validation is null && config.ValidationSplit > 0)
-        {
-            (kept, held) = SetAside(train.Outcomes, config.ValidationSplit, seed);
-        }
-
+        var aside = validation is null && config.ValidationSplit > 0 ? SetAside(train.Table, config.ValidationSplit, seed) : null;
+        var kept = RowCounts.Of(train.Table, aside, side: false);
+        var held = validation is not null ? RowCounts.Of(validation.Table) : aside is not null ? RowCounts.Of(train.Table, aside, side: true) : null;
         var errors = train.Errors.Concat(validation?.Errors ?? []).ToList();
         var errorCount = train.ErrorCount + (validation?.ErrorCount ?? 0);
-        foreach (var reader in new[] { train, validation })
+        foreach (var (split, counts) in new[] { (train, kept), (validation, held) })
         {
-            if (Missing(reader, tokenizer, needsExamples) is { } missing)
+            if (Missing(split, counts, tokenizer, needsExamples) is { } missing)
             {
                 errors.Add(missing);
                 errorCount++;
             }
         }
 
-        var trainRows = train.Rows - (validation is null && held is not null ? held.Count : 0);
-        var known = kept.Select(outcome => outcome.Fingerprint).ToHashSet();
+        var trainRows = train.Rows - (aside is not null ? held!.Rows : 0);
+        var keptExamples = ExamplesOf(train, kept);
         var report = new DataReport
         {
             Train = Count(train, kept, trainRows, withFaults: true),
-            Validation = held is null ? null : Count(validation ?? train, held, validation?.Rows ?? held.Count, validation is not null),
-            OverlappingRows = held?.Count(outcome => known.Contains(outcome.Fingerprint)) ?? 0,
+            Validation = held is null ? null : Count(validation ?? train, held, validation?.Rows ?? held.Rows, validation is not null),
+            OverlappingRows = held?.Shared(kept) ?? 0,
             ErrorCount = errorCount,
             IsComplete = train.IsComplete && validation?.IsComplete != false,
             Errors = [.. errors.Take(DataReport.MaxErrors)],
-            Preview = [.. kept.SelectMany(outcome => outcome.Examples).Take(DataReport.MaxPreviews).Select(example => Preview(example, tokenizer))],
+            Preview = [.. (train.Tokens is null ? train.First : keptExamples.Take(DataReport.MaxPreviews)).Select(example => Preview(example, tokenizer))],
         };
-        report = report with { Warnings = [.. Warnings(report, config, train, validation, tokenizer)] };
-        return new(Examples(kept), Examples(held ?? []), report);
+        report = report with { Warnings = [.. Warnings(report, config, train, tokenizer, kept, held)] };
+        return new(
+            keptExamples, held is null ? new ChosenExamples([], []) : ExamplesOf(validation ?? train, held), report,
+            $"{train.Tokens?.Sha256} {validation?.Tokens?.Sha256}")
+        {
+            Files = [.. new[] { train.Tokens, validation?.Tokens }.OfType<TokenFile>()],
+        };
     }
 
     /// <summary>Divides by row, so that the parts of one long text stay on one side. Both sides stay in file order and neither is empty,
     /// unless there is but one row.</summary>
-    private static (List<RowOutcome> Kept, List<RowOutcome> Held) SetAside(List<RowOutcome> outcomes, double share, int seed)
+    /// <returns>Whether each row is held back.</returns>
+    private static BitArray SetAside(RowTable rows, double share, int seed)
     {
-        var usable = outcomes.Count(outcome => !outcome.Dropped);
-        var count = usable < 2 ? 0 : Math.Clamp((int)Math.Round(share * usable, MidpointRounding.AwayFromZero), 1, usable - 1);
-        var held = SplitMix64.For(seed, SplitStream).Permutation(usable).Take(count).ToHashSet();
-        var place = 0;
-        var sides = outcomes.ToLookup(outcome => !outcome.Dropped && held.Contains(place++));
-        return ([.. sides[false]], [.. sides[true]]);
+        var usable = new Column<int>();
+        for (var row = 0; row < rows.Rows; row++)
+        {
+            if (!rows.Row(row).Flags.HasFlag(RowFlags.Dropped))
+            {
+                usable.Add(row);
+            }
+        }
+
+        var count = usable.Count < 2 ? 0 : Math.Clamp((int)Math.Round(share * usable.Count, MidpointRounding.AwayFromZero), 1, usable.Count - 1);
+        var aside = new BitArray(rows.Rows);
+        foreach (var place in SplitMix64.For(seed, SplitStream).Permutation(usable.Count).AsSpan(0, count))
+        {
+            aside[usable[place]] = true;
+        }
+
+        return aside;
     }
 
-    private static RowError? Missing(SplitReader? reader, Tokenizer? tokenizer, bool needsExamples)
+    private static RowError? Missing(SplitData? read, RowCounts? counts, Tokenizer? tokenizer, bool needsExamples)
     {
-        if (reader is null || !needsExamples || reader.ErrorCount > 0)
+        if (read is null || !needsExamples || read.ErrorCount > 0)
         {
             return null;
         }
 
-        if (tokenizer is null && reader.Layout is { Format: not DataFormat.Tokenized } layout)
+        if (tokenizer is null && read.Layout is { } layout && layout != "tokenized")
         {
             return new(
-                reader.Split, null, null, null, "no_tokenizer",
-                $"the rows are text ({layout.Name}) but the model folder has no tokenizer; add its files, or use rows with input_ids");
+                read.Split, null, null, null, "no_tokenizer",
+                $"the rows are text ({layout}) but the model folder has no tokenizer; add its files, or use rows with input_ids");
         }
 
-        return reader.Split == "validation" && reader.Outcomes.TrueForAll(outcome => outcome.Dropped)
-            ? new(reader.Split, null, null, null, "no_usable_row", "the file has no usable row; leave data.validation out, or give it rows")
+        return read.Split == "validation" && counts!.Usable == 0
+            ? new(read.Split, null, null, null, "no_usable_row", "the file has no usable row; leave data.validation out, or give it rows")
             : null;
     }
 
-    private static SplitReport Count(SplitReader reader, List<RowOutcome> outcomes, int rows, bool withFaults)
+    private static SplitReport Count(SplitData read, RowCounts counts, int rows, bool withFaults) => new()
     {
-        var examples = Examples(outcomes);
-        return new()
-        {
-            Container = reader.Container,
-            Layout = reader.Layout?.Name,
-            IgnoredColumns = reader.IgnoredColumns,
-            Rows = rows,
-            UsedRows = outcomes.Count(outcome => !outcome.Dropped),
-            Examples = examples.Count,
-            Tokens = TokenStatistics.Of(examples.Select(example => example.InputIds.Length)),
-            TrainableTokens = examples.Sum(example => (long)example.TrainableTokens),
-            TruncatedRows = outcomes.Count(outcome => outcome.Truncated),
-            ChunkedRows = outcomes.Count(outcome => outcome.Examples.Count > 1),
-            RowsWithoutTrainableTokens = outcomes.Count(outcome => outcome.Dropped) + (withFaults ? reader.UntrainableRows : 0),
-            Duplicates = outcomes.Count - outcomes.DistinctBy(outcome => outcome.Fingerprint).Count(),
-            EmptyAssistantTurns = outcomes.Sum(outcome => outcome.EmptyAssistantTurns),
-            RoleOrderBreaks = outcomes.Count(outcome => outcome.BreaksRoleOrder),
-            UnknownRoles = withFaults ? reader.UnknownRoles : 0,
-        };
-    }
+        Container = read.Container,
+        Layout = read.Layout,
+        IgnoredColumns = read.IgnoredColumns,
+        Rows = rows,
+        UsedRows = counts.Usable,
+        Examples = counts.Examples.Length,
+        Tokens = counts.Tokens,
+        TrainableTokens = counts.TrainableTokens,
+        TruncatedRows = counts.Of(RowFlags.Truncated),
+        ChunkedRows = counts.Chunked,
+        RowsWithoutTrainableTokens = counts.Of(RowFlags.Dropped) + (withFaults ? read.UntrainableRows : 0),
+        Duplicates = counts.Duplicates,
+        EmptyAssistantTurns = counts.EmptyAssistantTurns,
+        RoleOrderBreaks = counts.Of(RowFlags.BreaksRoleOrder),
+        UnknownRoles = withFaults ? read.UnknownRoles : 0,
+    };
 
     private static IEnumerable<string> Warnings(
-        DataReport report, DataConfig config, SplitReader train, SplitReader? validation, Tokenizer? tokenizer)
+        DataReport report, DataConfig config, SplitData train, Tokenizer? tokenizer, RowCounts kept, RowCounts? held)
     {
-        var outcomes = train.Outcomes.Concat(validation?.Outcomes ?? []).ToList();
-        var truncated = outcomes.Count(outcome => outcome.Truncated);
-        var dropped = outcomes.Count(outcome => outcome.Dropped);
-        var chunked = outcomes.Count(outcome => outcome.Examples.Count > 1);
+        int Both(Func<RowCounts, int> count) => count(kept) + (held is null ? 0 : count(held));
+
+        var truncated = Both(side => side.Of(RowFlags.Truncated));
+        var dropped = Both(side => side.Of(RowFlags.Dropped));
+        var chunked = Both(side => side.Chunked);
         var duplicates = report.Train.Duplicates + (report.Validation?.Duplicates ?? 0);
-        var emptyTurns = outcomes.Sum(outcome => outcome.EmptyAssistantTurns);
-        var breaks = outcomes.Count(outcome => outcome.BreaksRoleOrder);
-        var shifted = outcomes.Count(outcome => outcome.ShiftsLabels);
-        var endless = outcomes.Count(outcome => outcome.LacksEndOfText);
+        var emptyTurns = Both(side => side.EmptyAssistantTurns);
+        var breaks = Both(side => side.Of(RowFlags.BreaksRoleOrder));
+        var shifted = Both(side => side.Of(RowFlags.ShiftsLabels));
+        var endless = Both(side => side.Of(RowFlags.LacksEndOfText));
         var others = train.OtherLayouts;
 
         return new (bool Holds, string Text)[]
         {
-            (others.Count > 0, $"The columns also fit {string.Join(", ", others)}; they were read as {train.Layout?.Name}. "
+            (others.Count > 0, $"The columns also fit {string.Join(", ", others)}; they were read as {train.Layout}. "
                 + "Set data.format if that is not meant."),
-            (tokenizer is { ChatTemplate: null } && outcomes.Exists(outcome => outcome.IsConversation),
+            (tokenizer is { ChatTemplate: null } && Both(side => side.Of(RowFlags.IsConversation)) > 0,
                 "The model has no chat template: conversations are written as lines \"User: …\" and \"Assistant: …\"; "
                 + "prompt it in the same way."),
             (report.Train.UsedRows is > 0 and < FewRows, $"Only {report.Train.UsedRows} rows to train on; expect the model to learn them by heart."),
@@ -143,5 +155,10 @@ internal static class ReportBuilder
         return new(example.Row, tokenizer?.Decode(ids, skipSpecialTokens: false), ids, mask);
     }
 
-    private static List<Example> Examples(IEnumerable<RowOutcome> outcomes) => [.. outcomes.SelectMany(outcome => outcome.Examples)];
+    private static IExamples ExamplesOf(SplitData read, RowCounts counts) => read.Tokens switch
+    {
+        null => new ChosenExamples([], []),
+        { } all when all.Count == counts.Examples.Length => all,
+        { } all => new ChosenExamples(all, counts.Examples),
+    };
 }

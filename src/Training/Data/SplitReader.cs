@@ -1,115 +1,193 @@
-using System.Security.Cryptography;
-using System.Text;
-using System.Text.Json;
-using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data.Layouts;
 using TrainingService.Training.Data.Rows;
+using TrainingService.Training.Data.Stored;
 using TrainingService.Training.Data.Tokenizing;
 using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Data;
 
-/// <summary>What became of one row without errors.</summary>
-/// <param name="Fingerprint">Of the columns that the layout reads.</param>
-/// <param name="Examples">Empty when truncation left nothing to train on, and when there is no tokenizer.</param>
-internal sealed record RowOutcome(int Row, UInt128 Fingerprint, IReadOnlyList<Example> Examples)
-{
-    public bool Truncated { get; init; }
-
-    public bool Dropped { get; init; }
-
-    public int EmptyAssistantTurns { get; init; }
-
-    public bool BreaksRoleOrder { get; init; }
-
-    public bool ShiftsLabels { get; init; }
-
-    public bool IsConversation { get; init; }
-
-    public bool LacksEndOfText { get; init; }
-}
-
 /// <summary>Reads one file: rows in, token sequences and faults out.</summary>
+/// <remarks>One thread reads; others parse and tokenise runs of rows, which are taken up in the order of the file. What is in memory is a
+/// few such runs, and some bytes of each row.</remarks>
 /// <param name="tokenizer">Null: only the structure of text rows is checked.</param>
 /// <param name="vocabulary">Number of ids that the model knows; null: ids are not checked against it.</param>
 /// <param name="limits">Null: the file is read to its end.</param>
+/// <param name="records">Takes the sequences; null: nobody wants them.</param>
 internal sealed class SplitReader(
     string split, DataConfig config, bool isPretraining, Tokenizer? tokenizer, int? vocabulary, Action<DataProgress>? progress,
-    ReadingLimits? limits = null)
+    ReadingLimits? limits = null, TokenFileWriter? records = null)
 {
     private const int RowsBeforeLayout = 20;
-    private const int RowsPerProgress = 1000;
+    private const int RowsPerRun = 1000;
+    private const int BytesPerRun = 256 * 1024;
+    private const int MostThreads = 8;
 
+    // Tokenizing takes some forty times the bytes of a row in memory: long rows are done one at a time.
+    private const int LargeRun = 4 * BytesPerRun;
+
+    private static readonly int Threads = Math.Clamp(Environment.ProcessorCount, 1, MostThreads);
+
+    private readonly bool _narrow = TokenRecord.IsNarrow(vocabulary, tokenizer?.VocabularySize);
     private readonly SampleEncoder? _encoder = tokenizer is null ? null : new(tokenizer, isPretraining || config.TrainOnPrompt);
+    private readonly RowTable _table = new();
+    private readonly List<Example> _first = [];
     private readonly List<RowError> _errors = [];
+    private readonly Queue<Task<ConvertedRows>> _inWork = new();
     private HashSet<string> _columns = [];
-    private bool _canRead = true;   // false once the columns turned out to fit no layout
+    private string? _container;
+    private RowLayout? _layout;
+    private bool _isDecided;
+    private int _rows;
+    private int _errorCount;
+    private int _unknownRoles;
+    private int _untrainableRows;
+    private bool _isComplete = true;
+    private RowConverter? _converter;
 
-    public string Split => split;
-
-    public string? Container { get; private set; }
-
-    public RowLayout? Layout { get; private set; }
-
-    public List<RowOutcome> Outcomes { get; } = [];
-
-    public int Rows { get; private set; }
-
-    /// <summary>Rows in error, and faults of the file as a whole.</summary>
-    public int ErrorCount { get; private set; }
-
-    public int UnknownRoles { get; private set; }
-
-    /// <summary>Rows in error because no token of theirs carries loss.</summary>
-    public int UntrainableRows { get; private set; }
-
-    /// <summary>False when the limits ended the reading.</summary>
-    public bool IsComplete { get; private set; } = true;
-
-    public IReadOnlyList<RowError> Errors => _errors;
-
-    public IReadOnlyList<string> IgnoredColumns => Layout is null ? [] : [.. _columns.Where(column => !Layout.Reads(column)).Order()];
-
-    public IReadOnlyList<string> OtherLayouts => Layout is null || config.Format != DataFormat.Auto
-        ? []
-        : [.. RowLayout.All.Where(layout => layout != Layout && layout.Fits(_columns)).Select(layout => layout.Name)];
-
-    public void Read(string path, CancellationToken cancellationToken)
+    /// <exception cref="TrainingException">The file cannot be opened.</exception>
+    public SplitData Read(string path, CancellationToken cancellationToken)
     {
-        using var rows = RowFile.Read(path, $"data.{split}", container => Container = container, limits, cancellationToken).GetEnumerator();
-        var first = new List<Row>();
+        using var ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        try
+        {
+            ReadAll(path, ending.Token);
+        }
+        finally
+        {
+            ending.Cancel();
+            Task.WhenAny(Task.WhenAll(_inWork)).Wait(CancellationToken.None);   // after a failure: its own exception is the one that is told
+        }
+
+        return new(split)
+        {
+            Container = _container,
+            Layout = _layout?.Name,
+            IgnoredColumns = _layout is null ? [] : [.. _columns.Where(column => !_layout.Reads(column)).Order()],
+            OtherLayouts = _layout is null || config.Format != DataFormat.Auto
+                ? []
+                : [.. RowLayout.All.Where(other => other != _layout && other.Fits(_columns)).Select(other => other.Name)],
+            Rows = _rows,
+            ErrorCount = _errorCount,
+            Errors = _errors,
+            UnknownRoles = _unknownRoles,
+            UntrainableRows = _untrainableRows,
+            IsComplete = _isComplete,
+            Table = _table,
+            First = _first,
+        };
+    }
+
+    private void ReadAll(string path, CancellationToken cancellationToken)
+    {
+        var (done, total) = (0L, 0L);
+        using var rows = RowFile.Read(
+            path, $"data.{split}", container => _container = container, limits, (at, length) => (done, total) = (at, length), cancellationToken)
+            .GetEnumerator();
+        var run = new List<Row>();
         var bytes = 0L;
-        while (first.Count(row => row.Columns is not null) < RowsBeforeLayout && first.Count < 50 * RowsBeforeLayout && bytes < RowBytes.Limit
+        while (run.Count(row => row.Columns is not null) < RowsBeforeLayout && run.Count < 50 * RowsBeforeLayout && bytes < RowBytes.Limit
             && rows.MoveNext())
         {
-            first.Add(rows.Current);
+            run.Add(rows.Current.Parsed());
             bytes += rows.Current.Bytes;
         }
 
-        Decide(first);
-        foreach (var row in first)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            Take(row);
-        }
-
+        Decide(run);
+        TakeNow(run, cancellationToken);
+        (run, bytes) = ([], 0);
+        var numbered = _rows;
         while (rows.MoveNext())
         {
             cancellationToken.ThrowIfCancellationRequested();
-            if (limits is not null && (Rows >= limits.Rows || limits.Over.IsCancellationRequested))
+            if (limits is not null && (numbered >= limits.Rows || limits.Over.IsCancellationRequested))
             {
-                IsComplete = false;
+                _isComplete = false;
                 break;
             }
 
-            Take(rows.Current);
-            if (Rows % RowsPerProgress == 0)
+            var row = rows.Current;
+            numbered += row.Number is null ? 0 : 1;
+            if (!_isDecided)
             {
-                progress?.Invoke(new(split, Rows));
+                row = row.Parsed();
+                Decide([row]);
+                TakeNow([row], cancellationToken);
+                continue;
+            }
+
+            run.Add(row);
+            bytes += row.Bytes;
+            if (run.Count == RowsPerRun || bytes >= BytesPerRun)
+            {
+                Hand(run, bytes, cancellationToken);
+                (run, bytes) = ([], 0);
+                progress?.Invoke(new(split, numbered, done, total));
             }
         }
 
-        progress?.Invoke(new(split, Rows));
+        Hand(run, bytes, cancellationToken);
+        while (_inWork.Count > 0)
+        {
+            TakeUp();
+        }
+
+        progress?.Invoke(new(split, numbered, total, total));
+    }
+
+    /// <summary>Gives rows to another thread, once there is one that has nothing to do.</summary>
+    private void Hand(List<Row> run, long bytes, CancellationToken cancellationToken)
+    {
+        while (_inWork.Count >= (bytes > LargeRun ? 1 : Threads + 1))
+        {
+            TakeUp();
+        }
+
+        var converter = Converter();
+        _inWork.Enqueue(Task.Run(() => converter.Convert(run, cancellationToken), cancellationToken));
+        if (bytes > LargeRun)
+        {
+            TakeUp();
+        }
+    }
+
+    private void TakeNow(List<Row> run, CancellationToken cancellationToken) => Take(Converter().Convert(run, cancellationToken));
+
+    private RowConverter Converter() => _isDecided
+        ? _converter ??= new(config, _layout, isPretraining, tokenizer, _encoder, vocabulary)
+        : new(config, _layout, isPretraining, tokenizer, _encoder, vocabulary);
+
+    private void TakeUp() => Take(_inWork.Dequeue().GetAwaiter().GetResult());
+
+    private void Take(ConvertedRows converted)
+    {
+        _rows += converted.Rows;
+        _isComplete &= !converted.LookIsOver;
+        foreach (var (row, fault) in converted.Faults)
+        {
+            Report(fault, row);
+        }
+
+        foreach (var row in converted.Usable)
+        {
+            _table.Add(row);
+        }
+
+        var at = 0;
+        foreach (var example in converted.Examples)
+        {
+            _table.Add(example);
+            if (_first.Count < DataReport.MaxPreviews)
+            {
+                _first.Add(TokenRecord.Read(converted.Records.WrittenSpan.Slice(at, example.Bytes), example.Length, _narrow));
+            }
+
+            at += example.Bytes;
+        }
+
+        if (_errorCount == 0)
+        {
+            records?.Append(converted.Records.WrittenSpan);   // with an error there will be no run
+        }
     }
 
     /// <summary>Decides the layout by the columns of the first rows that have any; reports an error when they fit none.</summary>
@@ -121,6 +199,7 @@ internal sealed class SplitReader(
             return;   // none of them can be read, which is said row by row
         }
 
+        _isDecided = true;
         try
         {
             if (config.Columns.Keys.FirstOrDefault(name => !original.Contains(name)) is { } absent)
@@ -131,195 +210,19 @@ internal sealed class SplitReader(
             }
 
             _columns = [.. original.Select(name => config.Columns.GetValueOrDefault(name, name))];
-            Layout = RowLayout.Of(_columns, config.Format);
+            _layout = RowLayout.Of(_columns, config.Format);
         }
         catch (RowException broken)
         {
             Report(broken.Fault, row: null);
-            _canRead = false;
         }
-    }
-
-    private void Take(Row row)
-    {
-        if (row.Fault?.Code == ByteSource.LookIsOver)
-        {
-            IsComplete = false;
-            return;
-        }
-
-        if (row.Number is not null)
-        {
-            Rows++;
-        }
-
-        if (row.Fault is { } fault)
-        {
-            Report(fault, row.Number);
-        }
-        else if (_canRead && row is { Number: { } number, Columns: { } columns })
-        {
-            if (Layout is null)
-            {
-                Decide([row]);
-            }
-
-            try
-            {
-                if (Layout is null)
-                {
-                    return;
-                }
-
-                Outcomes.Add(Convert(number, Renamed(columns)));
-            }
-            catch (RowException broken)
-            {
-                Report(broken.Fault, number);
-            }
-            catch (Exception error) when (HostileJson.IsMalformed(error))
-            {
-                Report(new("invalid_text", "the row holds a \\u escape that is half of a character; write its text as valid Unicode"), number);
-            }
-        }
-    }
-
-    private RowOutcome Convert(int number, IReadOnlyDictionary<string, JsonElement> columns)
-    {
-        var sample = Layout!.Read(new Fields(columns));
-        CheckTrainable(sample);
-        var outcome = new RowOutcome(number, Fingerprint(columns), [])
-        {
-            IsConversation = sample is Conversation,
-            EmptyAssistantTurns = (sample as Conversation)?.EmptyAssistantTurns ?? 0,
-            BreaksRoleOrder = (sample as Conversation)?.BreaksRoleOrder ?? false,
-        };
-        if (sample is TokenRow tokens)
-        {
-            CheckVocabulary(tokens);
-            var shifts = tokens.Ids.Zip(tokens.Labels).Any(pair => pair.Second != Example.Ignored && pair.Second != pair.First);
-            return Cut([.. tokens.Ids], [.. tokens.Labels], outcome with { ShiftsLabels = shifts });
-        }
-
-        if (_encoder is null)
-        {
-            return outcome;
-        }
-
-        var (ids, labels) = _encoder.Encode(sample);
-        var lacksEnd = sample is Conversation && tokenizer!.EosId is { } end && !labels.Contains(end);
-        return Cut(ids, labels, outcome with { LacksEndOfText = lacksEnd });
-    }
-
-    /// <summary>Sequences of at most max_length tokens.</summary>
-    private RowOutcome Cut(List<int> ids, List<int> labels, RowOutcome outcome)
-    {
-        if (Of(ids, labels, outcome.Row).TrainableTokens == 0)
-        {
-            throw NothingToTrainOn();
-        }
-
-        if (ids.Count <= config.MaxLength)
-        {
-            return outcome with { Examples = [Of(ids, labels, outcome.Row)] };
-        }
-
-        if (isPretraining)
-        {
-            // Pretraining wants all of a long text. The first token of each part is not predicted, as at the start of any text.
-            var parts = ids.Zip(labels).Chunk(config.MaxLength)
-                .Select(part => Of(part.Select(pair => pair.First), part.Select(pair => pair.Second), outcome.Row));
-            return outcome with { Examples = [.. parts.Where(part => part.TrainableTokens > 0)] };
-        }
-
-        var cut = Of(ids.Take(config.MaxLength), labels.Take(config.MaxLength), outcome.Row);
-        return cut.TrainableTokens > 0
-            ? outcome with { Examples = [cut], Truncated = true }
-            : outcome with { Truncated = true, Dropped = true };
-    }
-
-    private static Example Of(IEnumerable<int> ids, IEnumerable<int> labels, int row) => new([.. ids], [.. labels], row);
-
-    /// <summary>What can be said of a row's text without a tokenizer. An empty answer would teach the model to say nothing.</summary>
-    private void CheckTrainable(Sample sample)
-    {
-        var everything = isPretraining || config.TrainOnPrompt;
-        switch (sample)
-        {
-            case PlainText { Text: "" }:
-                throw NothingToTrainOn("text");
-            case PromptAndCompletion pair when pair.Completion.Length == 0 && (!everything || pair.Prompt.Length == 0):
-                throw NothingToTrainOn("completion");
-            case InstructionTask { Output: "" } when !everything:
-                throw NothingToTrainOn(Layout!.Required[^1]);
-            case Conversation conversation when !everything && !conversation.Turns.Any(turn => turn.Trained && !turn.IsEmpty):
-                throw NothingToTrainOn(Layout!.Required[^1]);
-        }
-    }
-
-    private static RowException NothingToTrainOn(string? field = null) => new(
-        "no_trainable_tokens", "the row has no trainable token: its answer is empty, masked, or not there; complete the row or remove it", field);
-
-    private void CheckVocabulary(TokenRow row)
-    {
-        if (vocabulary is not { } size)
-        {
-            return;
-        }
-
-        Check(row.Ids, "input_ids", ignored: 0);
-        Check(row.Labels, "labels", Example.Ignored);
-
-        void Check(int[] values, string name, int ignored)
-        {
-            var at = Array.FindIndex(values, value => value != ignored && (value < 0 || value >= size));
-            if (at >= 0)
-            {
-                throw new RowException(
-                    "token_out_of_vocabulary", $"is {values[at]}, but the model's vocabulary has ids 0 to {size - 1}", $"{name}[{at}]");
-            }
-        }
-    }
-
-    private IReadOnlyDictionary<string, JsonElement> Renamed(IReadOnlyDictionary<string, JsonElement> columns)
-    {
-        if (config.Columns.Count == 0)
-        {
-            return columns;
-        }
-
-        // A renamed column wins over one that bears the name already.
-        var renamed = columns.Where(column => !config.Columns.ContainsKey(column.Key)).ToDictionary();
-        foreach (var (name, target) in config.Columns)
-        {
-            if (columns.TryGetValue(name, out var value))
-            {
-                renamed[target] = value;
-            }
-        }
-
-        return renamed;
-    }
-
-    private UInt128 Fingerprint(IReadOnlyDictionary<string, JsonElement> columns)
-    {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (var name in Layout!.Required.Concat(Layout.Optional))
-        {
-            if (columns.TryGetValue(name, out var value))
-            {
-                hash.AppendData(Encoding.UTF8.GetBytes($"{name}\0{value}\0"));
-            }
-        }
-
-        return BitConverter.ToUInt128(hash.GetHashAndReset());
     }
 
     private void Report(RowFault fault, int? row)
     {
-        ErrorCount++;
-        UnknownRoles += fault.Code == "unknown_role" ? 1 : 0;
-        UntrainableRows += fault.Code == "no_trainable_tokens" ? 1 : 0;
+        _errorCount++;
+        _unknownRoles += fault.Code == "unknown_role" ? 1 : 0;
+        _untrainableRows += fault.Code == "no_trainable_tokens" ? 1 : 0;
         if (row is null)
         {
             _errors.Insert(0, fault.In(split, row));   // the file as a whole: often the cause of what is wrong in its rows

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using TrainingService.Domain.Artifacts;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Worker.Supervision;
 

@@ -37,7 +37,7 @@ internal sealed class ChildRun(WorkerPaths paths, DeviceSlots devices, KernelKil
         bool stopped;
         var killedBefore = kernel.Read();
         using var slot = devices.Take();
-        using (var process = TrainingProcess.Start(paths.Executable, paths.Allocator, specFile, work, prepared.ModelName, slot.Device))
+        using (var process = TrainingProcess.Start(paths.Executable, paths.Allocator, specFile, work, paths.Cache, prepared.ModelName, slot.Device))
         {
             using var ended = new CancellationTokenSource();
             var obeying = ObeyAsync(process, stop, ended.Token);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure.Jobs;
@@ -9,12 +10,15 @@ namespace TrainingService.Worker.Supervision;
 /// <summary>Gathers reports between two writes: a run that takes a thousand steps a second makes four transactions of them.</summary>
 internal sealed class ReportBuffer(Func<DateTimeOffset> now)
 {
+    private static readonly TimeSpan NoteEvery = TimeSpan.FromSeconds(5);
+
     private readonly Lock _gate = new();
     private readonly List<EventLine> _events = [];
     private readonly List<MetricLine> _metrics = [];
     private StepReport? _step;
     private string? _phase;
     private bool _estimated;
+    private DateTimeOffset _noted;
     private bool _touched;
     private long _added;
     private long _taken;
@@ -48,6 +52,13 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
                 case PhaseReport phase:
                     _phase = phase.Phase;
                     _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, $"Phase: {phase.Phase}.", null, time));
+                    break;
+                case ProgressReport when time - _noted < NoteEvery:
+                    _touched = true;   // the job is alive, and its story does not grow with every look
+                    return;
+                case ProgressReport progress:
+                    _noted = time;
+                    _events.Add(new EventLine(EventLevel.Info, JobEvent.MessageType, MessageOf(progress), DataOf(progress), time));
                     break;
                 case WarningReport warning:
                     _events.Add(new EventLine(EventLevel.Warn, JobEvent.MessageType, Clean(warning.Message), null, time));
@@ -151,6 +162,12 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             await next.WaitAsync(cancellationToken);
         }
     }
+
+    private static string MessageOf(ProgressReport progress) => string.Create(
+        CultureInfo.InvariantCulture, $"Phase {progress.Phase}: {progress.Done / 1e6:0.0} of {progress.Total / 1e6:0.0} MB.");
+
+    private static string DataOf(ProgressReport progress) =>
+        Json(new Dictionary<string, double?> { ["read_bytes"] = progress.Done, ["total_bytes"] = progress.Total });
 
     /// <summary>The names of <c>metrics.jsonl</c>, so that a figure is called the same everywhere.</summary>
     private static Dictionary<string, double?> MetricsOf(StepReport step) => new()

@@ -22,10 +22,12 @@ internal sealed class TrainingProcess : IDisposable
 
     private TrainingProcess(Process process) => _process = process;
 
-    public static TrainingProcess Start(string executable, Allocator allocator, string specFile, string workFolder, string baseModelName, string? cudaDevice)
+    public static TrainingProcess Start(
+        string executable, Allocator allocator, string specFile, string workFolder, string cacheFolder, string baseModelName, string? cudaDevice)
     {
         var start = StartInfo(
-            executable, allocator, workFolder, ["train", "--spec", specFile, "--work", workFolder, "--base-model-name", baseModelName, "--supervised"]);
+            executable, allocator, workFolder,
+            ["train", "--spec", specFile, "--work", workFolder, "--cache", cacheFolder, "--base-model-name", baseModelName, "--supervised"]);
         if (cudaDevice is not null)
         {
             start.Environment["CUDA_VISIBLE_DEVICES"] = cudaDevice;

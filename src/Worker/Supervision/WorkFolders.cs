@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using TrainingService.Training.Checkpoints;
 
 namespace TrainingService.Worker.Supervision;
 

@@ -24,6 +24,10 @@ internal sealed class ProgressLine
             case PhaseReport phase when phase.Phase != "training":
                 Write($"{phase.Phase} …");
                 break;
+            case ProgressReport { Total: > 0 } progress:
+                Write(string.Create(CultureInfo.InvariantCulture,
+                    $"{progress.Phase} … {100.0 * progress.Done / progress.Total:F0} % of {progress.Total / 1e6:F1} MB"));
+                break;
             case WarningReport warning:
                 Write($"warning: {warning.Message}{Environment.NewLine}");
                 break;

@@ -27,15 +27,20 @@ internal static class TrainVerb
             Required = true,
             Description = "Folder of the artifacts; one that holds checkpoints of this spec is gone on with.",
         };
+        var cache = new Option<DirectoryInfo?>("--cache")
+        {
+            Description = "Folder that keeps token sequences for later runs; without it they lie in the work folder until the run is complete.",
+        };
         var supervised = new Option<bool>("--supervised") { Description = "Take commands from standard input, and end when it ends." };
         var baseName = new Option<string?>("--base-model-name") { Description = "Name of the base model to write into the adapter's files." };
-        var command = new Command("train", "One run: reads a spec, trains, writes the artifacts.") { spec, work, supervised, baseName };
+        var command = new Command("train", "One run: reads a spec, trains, writes the artifacts.") { spec, work, cache, supervised, baseName };
         command.SetAction(parsed => Run(
-            parsed.GetRequiredValue(spec), parsed.GetRequiredValue(work), parsed.GetValue(supervised), parsed.GetValue(baseName)));
+            parsed.GetRequiredValue(spec), parsed.GetRequiredValue(work), parsed.GetValue(cache), parsed.GetValue(supervised),
+            parsed.GetValue(baseName)));
         return command;
     }
 
-    private static int Run(FileInfo specFile, DirectoryInfo work, bool supervised, string? baseName)
+    private static int Run(FileInfo specFile, DirectoryInfo work, DirectoryInfo? cache, bool supervised, string? baseName)
     {
         using var output = new StreamWriter(Console.OpenStandardOutput()) { AutoFlush = true, NewLine = "\n" };
         using var cancellation = new CancellationTokenSource();
@@ -70,7 +75,7 @@ internal static class TrainVerb
 
             // libtorch takes most of a second to load: that happens while the rows are read.
             new Thread(() => torch.zeros(1).Dispose()) { IsBackground = true, Name = "libtorch" }.Start();
-            Send(TrainingRun.Execute(spec, work.FullName, Send, control, cancellation.Token, baseName));
+            Send(TrainingRun.Execute(spec, work.FullName, Send, control, cancellation.Token, baseName, cache?.FullName));
             progress?.End($"Done: {work.FullName}");
             return ExitCodes.Done;
         }

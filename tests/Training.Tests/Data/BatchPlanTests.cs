@@ -76,6 +76,37 @@ public sealed class BatchPlanTests
     }
 
     [Fact]
+    public void Packing_is_that_of_the_plain_rule_in_every_detail()
+    {
+        foreach (var capacity in new[] { 13, 64, 200 })
+        {
+            var examples = Examples([.. Enumerable.Range(0, 700).Select(i => 1 + (i * i * 31 % 13))]);
+            var random = SplitMixOf(seed: 9, epoch: 3);
+            var sequences = new List<(List<int> Examples, int Room, int Turn)>();
+            var turn = 0;
+            foreach (var index in random.Permutation(700).OrderByDescending(i => examples[i].InputIds.Length))
+            {
+                // The fullest that has room; of those, the one that came to have so much last.
+                var length = examples[index].InputIds.Length;
+                var best = sequences.Where(s => s.Room >= length).OrderBy(s => s.Room).ThenByDescending(s => s.Turn).FirstOrDefault();
+                if (best.Examples is null)
+                {
+                    best = ([], capacity, 0);
+                    sequences.Add(best);
+                }
+
+                best.Examples.Add(index);
+                sequences[sequences.FindIndex(s => s.Examples == best.Examples)] = (best.Examples, best.Room - length, ++turn);
+            }
+
+            var expected = random.Permutation(sequences.Count).Select(place => string.Join('+', sequences[place].Examples));
+            var plan = new BatchPlan(examples, batchSize: 1, Pad, packTo: capacity, shuffleSeed: 9);
+
+            Assert.Equal(expected, plan.ForEpoch(3).Select(Show));
+        }
+    }
+
+    [Fact]
     public void The_order_depends_on_the_seed_and_on_nothing_else()
     {
         var examples = Examples([.. Enumerable.Repeat(3, 50)]);
@@ -95,6 +126,32 @@ public sealed class BatchPlanTests
 
         Assert.Equal(0, plan.BatchesPerEpoch);
         Assert.Empty(plan.ForEpoch(0));
+    }
+
+    /// <summary>SplitMix64 of a seed and an epoch, and the shuffle of Fisher and Yates from the end, written down again.</summary>
+    private static Shuffle SplitMixOf(int seed, int epoch) => new(new Shuffle(((ulong)(uint)seed << 32) | (uint)epoch).Next());
+
+    private sealed class Shuffle(ulong state)
+    {
+        public ulong Next()
+        {
+            state += 0x9E3779B97F4A7C15;
+            var z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+            return z ^ (z >> 31);
+        }
+
+        public int[] Permutation(int count)
+        {
+            var order = Enumerable.Range(0, count).ToArray();
+            for (var i = count - 1; i > 0; i--)
+            {
+                var j = (int)Math.BigMul(Next(), (ulong)(i + 1), out _);
+                (order[i], order[j]) = (order[j], order[i]);
+            }
+
+            return order;
+        }
     }
 
     private static List<Example> Examples(params int[] lengths) =>

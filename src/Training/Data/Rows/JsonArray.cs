@@ -91,7 +91,7 @@ internal sealed class JsonArray(ByteSource source)
     {
         try
         {
-            return Row.Of(number, JsonRow.Parse(_element, line, column), _element.Length);
+            return Row.Of(number, JsonRow.Parse(_element.Span, line, column), _element.Length);
         }
         catch (RowException broken)
         {

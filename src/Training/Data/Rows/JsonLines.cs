@@ -10,20 +10,8 @@ internal static class JsonLines
         {
             if (!bytes.Span.Trim(" \t\r"u8).IsEmpty)
             {
-                yield return Parse(number, bytes);
+                yield return Row.Unparsed(number, bytes.Span);
             }
-        }
-    }
-
-    private static Row Parse(int number, RowBytes bytes)
-    {
-        try
-        {
-            return Row.Of(number, JsonRow.Parse(bytes), bytes.Length);
-        }
-        catch (RowException broken)
-        {
-            return Row.Broken(number, broken.Fault);
         }
     }
 

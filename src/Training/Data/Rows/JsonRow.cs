@@ -15,18 +15,18 @@ internal static class JsonRow
     /// <param name="line">Line of the file on which the bytes begin, when a row may span several; it then stands in the message.</param>
     /// <param name="column">One-based character of that line at which the bytes begin.</param>
     /// <exception cref="RowException">The bytes are not UTF-8, not JSON, or not an object.</exception>
-    public static IReadOnlyDictionary<string, JsonElement> Parse(RowBytes bytes, int? line = null, int column = 1)
+    public static IReadOnlyDictionary<string, JsonElement> Parse(ReadOnlySpan<byte> bytes, int? line = null, int column = 1)
     {
-        bytes.CheckUtf8();
+        RowBytes.CheckUtf8(bytes);
         JsonElement element;
         try
         {
-            CheckCount(bytes.Span);
-            element = JsonElement.Parse(bytes.Span, Options);
+            CheckCount(bytes);
+            element = JsonElement.Parse(bytes, Options);
         }
         catch (JsonException malformed)
         {
-            throw new RowException(Malformed(bytes.Span, malformed, line, column));
+            throw new RowException(Malformed(bytes, malformed, line, column));
         }
         catch (InvalidOperationException error) when (HostileJson.IsMalformed(error))   // two names are compared, and one of them is no text
         {

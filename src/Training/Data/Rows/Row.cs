@@ -4,10 +4,11 @@ namespace TrainingService.Training.Data.Rows;
 
 /// <summary>What a container holds at one place: a row, or why there is none.</summary>
 /// <param name="Number">One-based; null when the file as a whole is at fault.</param>
-/// <param name="Columns">Null exactly when there is a fault.</param>
+/// <param name="Columns">Null when there is a fault, and before the row was parsed.</param>
 /// <param name="Bytes">What the row took in the file; 0 when there is a fault.</param>
 internal sealed record Row(int? Number, IReadOnlyDictionary<string, JsonElement>? Columns, RowFault? Fault, int Bytes = 0)
 {
+    private byte[]? _json;
     /// <summary>Columns of a row, and members of an object at its top. A layout reads a handful.</summary>
     public const int MostColumns = 10_000;
 
@@ -15,6 +16,26 @@ internal sealed record Row(int? Number, IReadOnlyDictionary<string, JsonElement>
     public const int LongestName = 1_000;
 
     public static Row Of(int number, IReadOnlyDictionary<string, JsonElement> columns, int bytes) => new(number, columns, null, bytes);
+
+    /// <summary>A row whose place in the file is known, and that <see cref="Parsed"/> reads: any thread may do so.</summary>
+    public static Row Unparsed(int number, ReadOnlySpan<byte> json) => new(number, null, null, json.Length) { _json = json.ToArray() };
+
+    public Row Parsed()
+    {
+        if (_json is null)
+        {
+            return this;
+        }
+
+        try
+        {
+            return Of(Number!.Value, JsonRow.Parse(_json), Bytes);
+        }
+        catch (RowException broken)
+        {
+            return Broken(Number, broken.Fault);
+        }
+    }
 
     public static Row Broken(int? number, RowFault fault) => new(number, null, fault);
 }

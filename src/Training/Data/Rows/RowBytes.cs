@@ -30,22 +30,25 @@ internal sealed class RowBytes
     }
 
     /// <exception cref="RowException">The bytes are not UTF-8.</exception>
-    public void CheckUtf8()
+    public void CheckUtf8() => CheckUtf8(Span);
+
+    /// <exception cref="RowException">The bytes are not UTF-8.</exception>
+    public static void CheckUtf8(ReadOnlySpan<byte> bytes)
     {
-        if (System.Text.Unicode.Utf8.IsValid(Span))
+        if (System.Text.Unicode.Utf8.IsValid(bytes))
         {
             return;
         }
 
         var at = 0;
         var column = 1;
-        while (Rune.DecodeFromUtf8(Span[at..], out var rune, out var consumed) == OperationStatus.Done)
+        while (Rune.DecodeFromUtf8(bytes[at..], out var rune, out var consumed) == OperationStatus.Done)
         {
             at += consumed;
             column += rune.Utf16SequenceLength;
         }
 
         throw new RowException(new(
-            "invalid_utf8", $"byte {at + 1} of the row (0x{Span[at]:X2}) is not valid UTF-8; save the file as UTF-8", Column: column));
+            "invalid_utf8", $"byte {at + 1} of the row (0x{bytes[at]:X2}) is not valid UTF-8; save the file as UTF-8", Column: column));
     }
 }

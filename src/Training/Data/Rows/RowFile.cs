@@ -22,11 +22,14 @@ internal static class RowFile
     /// <param name="param">Spec member that names the file, for errors.</param>
     /// <param name="onContainer">Told the container (<c>jsonl</c>, <c>csv.gz</c>, …) before the first row.</param>
     /// <param name="limits">Where the last row says <see cref="ByteSource.LookIsOver"/>; null: read to the end.</param>
+    /// <param name="onPosition">Told before each row how many bytes of the file were read, and how many it has.</param>
     /// <exception cref="TrainingException">There is no such file, or it cannot be opened.</exception>
     public static IEnumerable<Row> Read(
-        string path, string param, Action<string> onContainer, ReadingLimits? limits = null, CancellationToken cancellationToken = default)
+        string path, string param, Action<string> onContainer, ReadingLimits? limits, Action<long, long> onPosition,
+        CancellationToken cancellationToken)
     {
         using var file = Open(path, param);
+        var length = file.Length;
         var gzip = IsGzip(file);
         using var source = new ByteSource(gzip ? new BoundedGzip(file) : file, limits, cancellationToken);
         using var rows = Rows(source, path, gzip, onContainer).GetEnumerator();
@@ -49,6 +52,7 @@ internal static class RowFile
                 yield break;
             }
 
+            onPosition(file.Position, length);
             yield return row;
             number = row.Number ?? number;
         }
@@ -115,7 +119,8 @@ internal static class RowFile
         return isGzip;
     }
 
-    private static FileStream Open(string path, string param)
+    /// <exception cref="TrainingException">There is no such file, or it cannot be opened.</exception>
+    public static FileStream Open(string path, string param)
     {
         PlainFile.LengthOf(path, param);   // refuses what is no file
         try

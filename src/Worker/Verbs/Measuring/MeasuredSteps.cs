@@ -101,7 +101,8 @@ internal static class MeasuredSteps
         var log = new StringBuilder();
         RunUsage? usage = null;
         var estimated = 0L;
-        using var process = TrainingProcess.Start(paths.Executable, paths.Allocator, specFile, work, "random", cudaDevice: null);
+        using var process = TrainingProcess.Start(
+            paths.Executable, paths.Allocator, specFile, work, Path.Combine(work, ".tokens"), "random", cudaDevice: null);
         void Read(Report report)
         {
             if (report is StepReport)

@@ -1,7 +1,7 @@
-namespace TrainingService.Worker.Supervision;
+namespace TrainingService.Training.Checkpoints;
 
 /// <summary>Files that say who uses what. A lock goes with the process that holds it, however that ends.</summary>
-internal static class LockFile
+public static class LockFile
 {
     /// <summary>Takes a lock; null when somebody else holds it in a way that excludes this one.</summary>
     /// <param name="shared">Whether others may hold it in the same way.</param>

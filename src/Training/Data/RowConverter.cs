@@ -1,0 +1,242 @@
+using System.Buffers;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Data.Layouts;
+using TrainingService.Training.Data.Rows;
+using TrainingService.Training.Data.Stored;
+using TrainingService.Training.Data.Tokenizing;
+using TrainingService.Training.Tokenizers;
+
+namespace TrainingService.Training.Data;
+
+/// <summary>What became of some neighbouring rows.</summary>
+internal sealed class ConvertedRows
+{
+    public int Rows { get; set; }
+
+    public List<RowFacts> Usable { get; } = [];
+
+    public List<ExampleFacts> Examples { get; } = [];
+
+    public ArrayBufferWriter<byte> Records { get; } = new();
+
+    public List<(int? Row, RowFault Fault)> Faults { get; } = [];
+
+    /// <summary>Whether the limits ended the reading here.</summary>
+    public bool LookIsOver { get; set; }
+}
+
+/// <summary>Rows to token sequences, by a layout that is known. Several threads may use one.</summary>
+/// <param name="layout">Null: the columns fit none, and rows are only checked for being rows.</param>
+/// <param name="encoder">Null: only the structure of text rows is checked.</param>
+/// <param name="vocabulary">Number of ids that the model knows; null: ids are not checked against it.</param>
+internal sealed class RowConverter(
+    DataConfig config, RowLayout? layout, bool isPretraining, Tokenizer? tokenizer, SampleEncoder? encoder, int? vocabulary)
+{
+    private readonly bool _narrow = TokenRecord.IsNarrow(vocabulary, tokenizer?.VocabularySize);
+
+    public ConvertedRows Convert(IReadOnlyList<Row> rows, CancellationToken cancellationToken)
+    {
+        var result = new ConvertedRows();
+        foreach (var row in rows)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            Take(row.Parsed(), result);
+        }
+
+        return result;
+    }
+
+    private void Take(Row row, ConvertedRows to)
+    {
+        if (row.Fault?.Code == ByteSource.LookIsOver)
+        {
+            to.LookIsOver = true;
+            return;
+        }
+
+        to.Rows += row.Number is null ? 0 : 1;
+        if (row.Fault is { } fault)
+        {
+            to.Faults.Add((row.Number, fault));
+        }
+        else if (layout is not null && row is { Number: { } number, Columns: { } columns })
+        {
+            try
+            {
+                Convert(number, Renamed(columns), to);
+            }
+            catch (RowException broken)
+            {
+                to.Faults.Add((number, broken.Fault));
+            }
+            catch (Exception error) when (HostileJson.IsMalformed(error))
+            {
+                to.Faults.Add((
+                    number, new("invalid_text", "the row holds a \\u escape that is half of a character; write its text as valid Unicode")));
+            }
+        }
+    }
+
+    private void Convert(int number, IReadOnlyDictionary<string, JsonElement> columns, ConvertedRows to)
+    {
+        var sample = layout!.Read(new Fields(columns));
+        CheckTrainable(sample);
+        var conversation = sample as Conversation;
+        var fingerprint = Fingerprint(columns);
+        var flags = conversation is null ? RowFlags.None : RowFlags.IsConversation;
+        flags |= conversation?.BreaksRoleOrder == true ? RowFlags.BreaksRoleOrder : RowFlags.None;
+        var before = to.Examples.Count;
+        if (sample is TokenRow tokens)
+        {
+            CheckVocabulary(tokens);
+            flags |= Shifts(tokens) ? RowFlags.ShiftsLabels : RowFlags.None;
+            flags |= Cut(tokens.Ids, tokens.Labels, number, to);
+        }
+        else if (encoder is not null)
+        {
+            var (ids, labels) = encoder.Encode(sample);
+            flags |= conversation is not null && tokenizer!.EosId is { } end && !labels.Contains(end) ? RowFlags.LacksEndOfText : RowFlags.None;
+            flags |= Cut(CollectionsMarshal.AsSpan(ids), CollectionsMarshal.AsSpan(labels), number, to);
+        }
+
+        to.Usable.Add(new(fingerprint, flags, conversation?.EmptyAssistantTurns ?? 0, to.Examples.Count - before));
+    }
+
+    private static bool Shifts(TokenRow row)
+    {
+        for (var i = 0; i < row.Ids.Length; i++)
+        {
+            if (row.Labels[i] != Example.Ignored && row.Labels[i] != row.Ids[i])
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>Adds sequences of at most max_length tokens.</summary>
+    private RowFlags Cut(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, ConvertedRows to)
+    {
+        if (Example.CountTrainable(labels) == 0)
+        {
+            throw NothingToTrainOn();
+        }
+
+        if (ids.Length > config.MaxLength && !isPretraining)
+        {
+            return Add(ids[..config.MaxLength], labels[..config.MaxLength], number, to)
+                ? RowFlags.Truncated
+                : RowFlags.Truncated | RowFlags.Dropped;
+        }
+
+        // Pretraining wants all of a long text. The first token of each part is not predicted, as at the start of any text.
+        for (var start = 0; start < ids.Length; start += config.MaxLength)
+        {
+            var length = Math.Min(config.MaxLength, ids.Length - start);
+            Add(ids.Slice(start, length), labels.Slice(start, length), number, to);
+        }
+
+        return RowFlags.None;
+    }
+
+    private bool Add(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, ConvertedRows to)
+    {
+        var trainable = Example.CountTrainable(labels);
+        if (trainable == 0)
+        {
+            return false;
+        }
+
+        to.Examples.Add(new(ids.Length, trainable, TokenRecord.Write(to.Records, number, ids, labels, _narrow)));
+        return true;
+    }
+
+    /// <summary>What can be said of a row's text without a tokenizer. An empty answer would teach the model to say nothing.</summary>
+    private void CheckTrainable(Sample sample)
+    {
+        var everything = isPretraining || config.TrainOnPrompt;
+        switch (sample)
+        {
+            case PlainText { Text: "" }:
+                throw NothingToTrainOn("text");
+            case PromptAndCompletion pair when pair.Completion.Length == 0 && (!everything || pair.Prompt.Length == 0):
+                throw NothingToTrainOn("completion");
+            case InstructionTask { Output: "" } when !everything:
+                throw NothingToTrainOn(layout!.Required[^1]);
+            case Conversation conversation when !everything && !conversation.Turns.Any(turn => turn.Trained && !turn.IsEmpty):
+                throw NothingToTrainOn(layout!.Required[^1]);
+        }
+    }
+
+    private static RowException NothingToTrainOn(string? field = null) => new(
+        "no_trainable_tokens", "the row has no trainable token: its answer is empty, masked, or not there; complete the row or remove it", field);
+
+    private void CheckVocabulary(TokenRow row)
+    {
+        if (vocabulary is not { } size)
+        {
+            return;
+        }
+
+        Check(row.Ids, "input_ids", ignored: 0);
+        Check(row.Labels, "labels", Example.Ignored);
+
+        void Check(int[] values, string name, int ignored)
+        {
+            var at = Array.FindIndex(values, value => value != ignored && (value < 0 || value >= size));
+            if (at >= 0)
+            {
+                throw new RowException(
+                    "token_out_of_vocabulary", $"is {values[at]}, but the model's vocabulary has ids 0 to {size - 1}", $"{name}[{at}]");
+            }
+        }
+    }
+
+    private IReadOnlyDictionary<string, JsonElement> Renamed(IReadOnlyDictionary<string, JsonElement> columns)
+    {
+        if (config.Columns.Count == 0)
+        {
+            return columns;
+        }
+
+        // A renamed column wins over one that bears the name already.
+        var renamed = columns.Where(column => !config.Columns.ContainsKey(column.Key)).ToDictionary();
+        foreach (var (name, target) in config.Columns)
+        {
+            if (columns.TryGetValue(name, out var value))
+            {
+                renamed[target] = value;
+            }
+        }
+
+        return renamed;
+    }
+
+    private ulong Fingerprint(IReadOnlyDictionary<string, JsonElement> columns)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var name in layout!.Required.Concat(layout.Optional))
+        {
+            if (columns.TryGetValue(name, out var value))
+            {
+                hash.AppendData(Encoding.UTF8.GetBytes($"{name}\0"));
+                var raw = JsonMarshal.GetRawUtf8Value(value);
+
+                // Two spellings of one text are equal; escapes are the only other spelling.
+                hash.AppendData(value.ValueKind != JsonValueKind.String || raw.Contains((byte)'\\')
+                    ? Encoding.UTF8.GetBytes(value.ToString())
+                    : raw[1..^1]);
+                hash.AppendData([0]);
+            }
+        }
+
+        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
+        hash.GetHashAndReset(digest);
+        return BitConverter.ToUInt64(digest);
+    }
+}
