@@ -52,6 +52,7 @@ public sealed class Trainer
     public CheckpointState Run(CheckpointState state, RunControl control, CancellationToken ct)
     {
         using var either = CancellationTokenSource.CreateLinkedTokenSource(ct, control.Stopping);
+        using var ahead = new BatchesAhead(Plan);
         var (current, onDisk) = (state, state);
         try
         {
@@ -65,7 +66,7 @@ public sealed class Trainer
 
             while (current.Step < Plan.TotalSteps && !current.Ended)
             {
-                current = Take(current, either.Token);
+                current = Take(current, ahead, either.Token);
                 Finish(ref current, ref onDisk, either.Token);
             }
 
@@ -114,14 +115,14 @@ public sealed class Trainer
         }
     }
 
-    private CheckpointState Take(CheckpointState state, CancellationToken ct)
+    private CheckpointState Take(CheckpointState state, BatchesAhead ahead, CancellationToken ct)
     {
         ct.ThrowIfCancellationRequested();
         var started = Stopwatch.GetTimestamp();
         var step = state.Step + 1;
         var rate = Spec.Optimizer.LearningRate * LearningRate.Factor(
             Spec.Schedule.LrScheduler, state.Step, LearningRate.WarmupSteps(Spec.Schedule, Plan.TotalSteps), Plan.TotalSteps);
-        var (batches, planned, tokens) = Plan.BatchesOf(state.Step);
+        var (batches, planned, tokens) = ahead.Take(state.Step);
 
         Seed.Torch(Spec.Seed, step);
         var result = TrainingStep.Backward(Model, Adapter, Spec.Objective, Parameters, batches, Device, ct);
