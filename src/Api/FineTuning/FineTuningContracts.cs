@@ -75,7 +75,7 @@ internal sealed record FineTuningJobResponse(
         var data = spec.GetProperty("data");
         var hyperparameters = HyperparametersOf(spec);
         var method = FineTuningMethods.MethodOf(spec.GetProperty("objective").GetProperty("type").GetString()!);
-        var progress = ProgressResponse.From(job, facts.LastStep);
+        var progress = ProgressResponse.From(job, facts.LastStep, facts.PhasePercent);
         return new FineTuningJobResponse(
             PublicId.Of(PublicId.Job, job.Id), Wire.UnixSeconds(job.CreatedAt), Wire.UnixSeconds(job.FinishedAt), job.Model, job.FineTunedModel,
             caller.ProjectName, facts.ResultFiles, StatusOf(job.Status), data.GetProperty("train").GetString()!,

@@ -14,14 +14,16 @@ internal sealed record ProgressResponse(
     [property: Description("Share of the steps that is done, 0 to 100.")] double? Percent,
     [property: Description("Loss of the last step, nats per token.")] double? TrainLoss,
     double? TokensPerSecond,
-    long? SecondsRemaining)
+    long? SecondsRemaining,
+    [property: Description("Share of the phase that is done, 0 to 100: known while files are downloaded or tokenized and take some time.")]
+    double? PhasePercent)
 {
-    public static ProgressResponse From(TrainingJob job, StepFigures? last)
+    public static ProgressResponse From(TrainingJob job, StepFigures? last, double? phasePercent)
     {
         int? total = job.TotalSteps > 0 ? job.TotalSteps : null;
         return new ProgressResponse(
             job.Step, total, last?.Epoch, total is { } all ? Math.Round(100.0 * job.Step / all, 2) : null,
-            last?.Loss, last?.TokensPerSecond, last?.SecondsRemaining);
+            last?.Loss, last?.TokensPerSecond, last?.SecondsRemaining, phasePercent);
     }
 }
 
@@ -76,7 +78,7 @@ internal sealed record JobResponse(
         return new JobResponse(
             PublicId.Of(PublicId.Job, job.Id), job.Status, job.Phase, job.Model, job.FineTunedModel, job.Suffix,
             Wire.Parse(job.MetadataJson), Wire.Parse(job.SpecJson)!.Value, job.Priority,
-            ProgressResponse.From(job, facts.LastStep), job.TrainedTokens, job.Attempt, job.RecoveryCount, job.FailureCount,
+            ProgressResponse.From(job, facts.LastStep, facts.PhasePercent), job.TrainedTokens, job.Attempt, job.RecoveryCount, job.FailureCount,
             Wire.UnixSeconds(job.PauseRequestedAt), Wire.UnixSeconds(job.StalledSince), job.MaxRunSeconds, Math.Round(job.RunSeconds, 3),
             ResourcesResponse.From(job),
             facts.QueuePosition,

@@ -10,8 +10,10 @@ namespace TrainingService.Api.Jobs;
 internal sealed record StepFigures(double? Epoch, double? Loss, double? TokensPerSecond, long? SecondsRemaining);
 
 /// <summary>A job and what is known of it beside its row. Both dialects are views of this.</summary>
-internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures? LastStep)
+internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures? LastStep, double? PhasePercent)
 {
+    private static readonly string[] MeasuredPhases = ["downloading", "tokenizing"];
+
     public IReadOnlyList<string> ResultFiles =>
         Job.ResultFileId is { } file ? [PublicId.Of(PublicId.File, file)] : [];
 
@@ -30,7 +32,10 @@ internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures
         {
             int? position = queue.TryGetValue(job.Id, out var place) ? place : null;
             var last = job.Step > 0 ? await LastStepAsync(db, job, clock.GetUtcNow(), cancellationToken) : null;
-            facts.Add(new JobFacts(job, job.Status == JobStatus.Queued ? position : null, last));
+            var percent = job.Status == JobStatus.Running && MeasuredPhases.Contains(job.Phase)
+                ? await PhasePercentAsync(db, job.Id, cancellationToken)
+                : null;
+            facts.Add(new JobFacts(job, job.Status == JobStatus.Queued ? position : null, last, percent));
         }
 
         return facts;
@@ -60,6 +65,22 @@ internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures
         return new StepFigures(
             Number(values, "epoch"), Number(values, "train/loss"), Number(values, "tokens_per_second"),
             Remaining(job, now));
+    }
+
+    /// <summary>Of the newest line of the job's story, when it tells of bytes.</summary>
+    private static async Task<double?> PhasePercentAsync(AppDbContext db, Guid job, CancellationToken cancellationToken)
+    {
+        var json = await db.Events.AsNoTracking().Where(line => line.JobId == job)
+            .OrderByDescending(line => line.Sequence).Select(line => line.DataJson).FirstOrDefaultAsync(cancellationToken);
+        if (json is null)
+        {
+            return null;
+        }
+
+        var values = JsonSerializer.Deserialize<Dictionary<string, JsonElement>>(json)!;
+        return (Number(values, "read_bytes") ?? Number(values, "downloaded_bytes")) is { } done && Number(values, "total_bytes") is > 0 and { } total
+            ? Math.Round(Math.Min(100, 100 * done / total), 2)
+            : null;
     }
 
     private static double? Number(Dictionary<string, JsonElement> values, string name) =>

@@ -40,7 +40,8 @@ function row(job) {
   line.append(element("td", job.model));
   line.append(element("td", `${job.spec.objective.type} / ${job.spec.adapter.type}`));
   const waiting = job.queue_position ? ` (${job.queue_position}. in the queue)` : "";
-  const status = element("td", (job.phase ?? job.status) + waiting, job.status);
+  const share = job.progress.phase_percent == null ? "" : ` ${job.progress.phase_percent.toFixed(0)} %`;
+  const status = element("td", (job.phase ?? job.status) + share + waiting, job.status);
   status.title = job.error?.message ?? "";
   line.append(status);
   const progress = document.createElement("td");
