@@ -1,4 +1,3 @@
-using TorchSharp.Modules;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
 using TrainingService.Training.Quantization;
