@@ -5,6 +5,7 @@ using Microsoft.Extensions.Options;
 using TrainingService.Domain.Artifacts;
 using TrainingService.Domain.Jobs;
 using TrainingService.Infrastructure;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Worker;
 using TrainingService.Worker.Supervision;
 
