@@ -105,7 +105,10 @@ public abstract class CausalLm : nn.Module
     public abstract Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null);
 
     /// <summary>The output head: hidden states [.., D] to logits [.., V].</summary>
-    public abstract Tensor Head(Tensor hidden);
+    public Tensor Head(Tensor hidden) => nn.functional.linear(hidden, HeadWeight);
+
+    /// <summary>Weight of the output head, [V, D], which has no bias; the embedding's own when the head is tied.</summary>
+    public abstract Parameter HeadWeight { get; }
 
     /// <summary>
     /// The model's own weights that are plain numbers, by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.

@@ -39,7 +39,7 @@ internal sealed class LlamaModel : CausalLm
             .MoveToOuterDisposeScope();
     }
 
-    public override Tensor Head(Tensor hidden) => nn.functional.linear(hidden, _head);
+    public override Parameter HeadWeight => _head;
 
     /// <summary>What each token of packed rows sees.</summary>
     /// <param name="segments">[B, T]; 0 on padding.</param>

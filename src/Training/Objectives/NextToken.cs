@@ -24,10 +24,8 @@ public static class NextToken
         var labelled = Enumerable.Range(0, targets.Length).Where(index => targets[index] != Example.Ignored).ToArray();
         var hidden = model.HiddenStates(inputIds, positions, segments);   // [B, T, D]
         var rows = hidden.reshape(-1, hidden.shape[^1]).index_select(0, DeviceCopy.To(tensor(labelled), device));
-        var logits = model.Head(rows);   // [N, V]
         var wanted = DeviceCopy.To(tensor(Array.ConvertAll(labelled, index => targets[index])), device);
-        return new(
-            TokenLoss.Sum(logits, wanted).MoveToOuterDisposeScope(),
-            TokenLoss.Correct(logits, wanted).MoveToOuterDisposeScope());
+        var (sum, correct) = LinearCrossEntropy.Sum(rows, model.HeadWeight, wanted, BackwardPass.OfThisThread);
+        return new(sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 }
