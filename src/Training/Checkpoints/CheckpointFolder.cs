@@ -49,6 +49,10 @@ public sealed class CheckpointFolder : IDisposable
             ? file.Read(name, dtype, device)
             : throw TrainingException.InvalidData($"The checkpoint has no tensor {SafeTensorsHeader.Quote(name)}.", name);
 
+    /// <summary>One tensor over its shard's own bytes where that can be; see <see cref="SafeTensorsFile.Share"/>.</summary>
+    public Tensor Share(string name, ScalarType dtype, Device device) =>
+        _fileOf.TryGetValue(name, out var file) ? file.Share(name, dtype, device) : Read(name, dtype, device);
+
     public void Dispose() => _files.ForEach(file => file.Dispose());
 
     private static CheckpointFolder Open(string folder, List<SafeTensorsFile> files)

@@ -1,10 +1,15 @@
 using System.Buffers.Binary;
 using System.IO.MemoryMappedFiles;
+using System.Runtime.InteropServices;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Checkpoints;
 
-/// <summary>A safetensors file, memory-mapped. Opening it checks every bound; reading copies one tensor out of the map.</summary>
+/// <summary>A safetensors file, memory-mapped. Opening it checks every bound; reading copies one tensor out of the map, or shares it.</summary>
+/// <remarks>
+/// A file that is deleted or replaced under its name stays as it was for who has opened it. One that is shortened while it is read ends the
+/// process, as with any map: models are replaced by a new file, and not written to.
+/// </remarks>
 public sealed class SafeTensorsFile : IDisposable
 {
     /// <summary>Bytes that are copied at once: a span is limited to 31 bits.</summary>
@@ -13,10 +18,16 @@ public sealed class SafeTensorsFile : IDisposable
     private readonly MemoryMappedFile _map;
     private readonly MemoryMappedViewAccessor _view;
     private readonly SafeTensorsHeader _header;
+    private readonly Dictionary<ScalarType, Tensor> _shared = [];
+    private readonly string? _self;
+    private readonly long _length;
 
-    private SafeTensorsFile(string path, MemoryMappedFile map, MemoryMappedViewAccessor view, SafeTensorsHeader header)
+    private SafeTensorsFile(
+        string path, string? self, long length, MemoryMappedFile map, MemoryMappedViewAccessor view, SafeTensorsHeader header)
     {
         Path = path;
+        _self = self;
+        _length = length;
         _map = map;
         _view = view;
         _header = header;
@@ -46,8 +57,12 @@ public sealed class SafeTensorsFile : IDisposable
             var header = ReadHeader(stream, file);
             var map = MemoryMappedFile.CreateFromFile(
                 stream, mapName: null, capacity: 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: false);
+
+            // The name of this very file, whatever stands under the path by then; it lasts as long as the map holds the file open.
+            var length = stream.Length;
+            var self = $"/proc/self/fd/{stream.SafeFileHandle.DangerousGetHandle()}";
             stream = null;
-            return new(path, map, map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read), header);
+            return new(path, File.Exists(self) ? self : null, length, map, map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read), header);
         }
         finally
         {
@@ -75,8 +90,31 @@ public sealed class SafeTensorsFile : IDisposable
         return tensor.to(dtype ?? tensor.dtype, device ?? CPU).MoveToOuterDisposeScope();
     }
 
+    /// <summary>A tensor over the file's own bytes where they have the wanted form, which costs no memory; else what <see cref="Read"/> gives.</summary>
+    /// <remarks>
+    /// Processes that share a file share its memory. What is written to the tensor goes to a private copy of the pages and never to the file.
+    /// </remarks>
+    /// <returns>A tensor that may outlive this object, in the caller's dispose scope.</returns>
+    public Tensor Share(string name, ScalarType dtype, Device device)
+    {
+        if (_self is null || device.type != TorchSharp.DeviceType.CPU || !Entries.TryGetValue(name, out var entry)
+            || entry.DType.ToScalarType() != dtype || entry.Length == 0 || entry.Offset % entry.DType.Size() != 0)
+        {
+            return Read(name, dtype, device);
+        }
+
+        using var scope = NewDisposeScope();
+        var size = entry.DType.Size();
+        return Mapped(dtype, size).narrow(0, entry.Offset / size, entry.Length / size).view(entry.Shape).MoveToOuterDisposeScope();
+    }
+
     public void Dispose()
     {
+        foreach (var tensor in _shared.Values)
+        {
+            tensor.Dispose();
+        }
+
         _view.Dispose();
         _map.Dispose();
     }
@@ -101,6 +139,27 @@ public sealed class SafeTensorsFile : IDisposable
         var header = new byte[(int)length];
         stream.ReadExactly(header);
         return SafeTensorsHeader.Parse(header, stream.Length, file);
+    }
+
+    /// <summary>The whole file as numbers of one format. Nothing is read before it is used.</summary>
+    private Tensor Mapped(ScalarType dtype, int size)
+    {
+        if (!_shared.TryGetValue(dtype, out var whole))
+        {
+            try
+            {
+                whole = from_file(_self!, shared: false, size: _length / size, dtype: dtype).DetachFromDisposeScope();
+            }
+            catch (ExternalException error)
+            {
+                var file = System.IO.Path.GetFileName(Path);
+                throw TrainingException.InvalidData($"{file} cannot be mapped any more: it was changed while it was read; copy or download it again.", file, error);
+            }
+
+            _shared[dtype] = whole;
+        }
+
+        return whole;
     }
 
     private unsafe void Copy(SafeTensorEntry entry, Tensor target)
