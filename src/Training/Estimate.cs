@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Quantization;
 using TrainingService.Training.Throughput;
@@ -19,7 +20,7 @@ public sealed record MemoryEstimate(
     [property: Description("Gradients of everything that trains.")] long GradientsBytes,
     [property: Description("What the optimizer remembers.")] long OptimizerBytes,
     [property: Description("Layer inputs and outputs kept for the backward pass.")] long ActivationsBytes,
-    [property: Description("Logits, their softmax and their gradient.")] long LogitsBytes,
+    [property: Description("Logits of as many rows as are held at a time, the gradient of the output head's input, and of the head where it trains.")] long LogitsBytes,
     [property: Description("The process itself: the runtime and libtorch, or on a GPU the driver's context.")] long RuntimeBytes)
 {
     [Description("Sum of all parts.")]
@@ -88,23 +89,27 @@ public sealed record Estimate(
         var length = Math.Min(spec.Data.MaxLength, model.MaxPositions);
         var tokens = (long)spec.Schedule.BatchSize * length;
 
-        // Kept per token: the input and the output of each linear layer (the head apart), and per layer eight times the width for two
-        // norms (input, its float32 copy, output) and two residual sums.
+        // Kept per token and layer: the input and the output of each linear layer, and eight times the width for two norms (input, its
+        // float32 copy, output) and two residual sums. A layer that is computed again keeps its input alone, and one at a time the rest.
         var linears = LoraPlan.LinearsOf(model).Sum(linear => linear.In + linear.Out);
-        var perToken = linears + 8L * model.LayerCount * model.HiddenSize;
+        var perLayer = linears / model.LayerCount + 8L * model.HiddenSize;
+        var again = Enumerable.Range(0, model.LayerCount).Count(spec.ActivationCheckpointing.Recomputes);
+        var perToken = (model.LayerCount - again + (again > 0 ? 1 : 0)) * perLayer + (long)again * model.HiddenSize;
 
-        // Packed rows need a mask, and with it the attention keeps scores and softmax, [B, H, T, T] each.
-        var scores = spec.Data.Packing && model is LlamaConfig llama ? 2L * llama.LayerCount * llama.HeadCount * length : 0;
+        // Packed rows share one mask, [B, 1, T, T], once as bool and once in the weights' format. The attention keeps no scores.
+        var mask = spec.Data.Packing ? (Int128)tokens * length * (weightBytes + 1) : 0;
 
-        // The logits, their float32 copy where they are not float32, the log-softmax, and its gradient.
-        var perLogit = weightBytes + (weightBytes == Float32 ? 0 : Float32) + 2 * Float32;
+        // A chunk of logits; beside bfloat16 ones, their float32 exponentials and these in bfloat16 again.
+        var perLogit = weightBytes == Float32 ? Float32 : weightBytes + Float32 + weightBytes;
+        var logits = Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
+        var head = spec.Adapter is FullConfig ? (long)model.VocabularySize * model.HiddenSize * Float32 : 0;
         return new(
             WeightsBytes: FrozenBytes(spec.Quantization, model, weightBytes),
             TrainedBytes: trained.Added * Float32 + masters,
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
             OptimizerBytes: spec.Optimizer.StateBytes(FlatLayout.Of([.. spec.Adapter.Trained(model).Select(tensor => (tensor.Shape, tensor.Role))])),
-            ActivationsBytes: Saturated((Int128)tokens * (perToken + scores) * weightBytes),
-            LogitsBytes: Saturated((Int128)tokens * model.VocabularySize * perLogit),
+            ActivationsBytes: Saturated((Int128)tokens * perToken * weightBytes + mask),
+            LogitsBytes: Saturated(logits * perLogit + 2 * (Int128)tokens * model.HiddenSize * weightBytes + head),
             RuntimeBytes: runtimeBytes);
     }
 

@@ -110,6 +110,7 @@ public static class TrainingRun
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
             : CausalLm.Load(spec.Model, dtype, device, spec.Quantization, either);
+        model.Checkpointing = spec.ActivationCheckpointing;
         either.ThrowIfCancellationRequested();
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
         using var parameters = new FlatParameters(adapter.Trainable);
@@ -266,6 +267,7 @@ public static class TrainingRun
             Adapter = spec.Adapter with { From = spec.Adapter.From is null ? null : "" },
             Checkpoints = new(),
             Spectra = new(),
+            ActivationCheckpointing = ActivationCheckpointing.Off,   // the numbers are the same: a run that lacked memory may go on with it
         };
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{SpecJson.Serialize(places)}\n{data.Content}")));
     }

@@ -36,6 +36,9 @@ public sealed record TrainingSpec : IValidatableObject
     [Description("Few bits for the frozen weights of the linear layers; null: they keep the number format of precision.")]
     public QuantizationConfig? Quantization { get; init; }
 
+    [Description("Layers that keep their input alone and are computed again for their gradients, which are the same: less memory for about a third more time. off, full (every layer), or n for every n-th layer.")]
+    public ActivationCheckpointing ActivationCheckpointing { get; init; } = ActivationCheckpointing.Off;
+
     [Description("When and how the model is measured on the validation rows.")]
     public EvaluationConfig Evaluation { get; init; } = new();
 

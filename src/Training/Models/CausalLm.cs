@@ -51,6 +51,7 @@ public abstract class CausalLm : nn.Module
     public abstract IReadOnlyList<LinearSlot> Linears { get; }
 
     /// <summary>Reads a Hugging Face folder: <c>config.json</c> and safetensors.</summary>
+    /// <remarks>On a CPU, weights that the file holds in <paramref name="dtype"/> stay where they are: in memory that processes share.</remarks>
     /// <param name="folder">A local folder.</param>
     /// <param name="dtype">Format of the weights in memory.</param>
     /// <param name="quantization">
@@ -70,7 +71,9 @@ public abstract class CausalLm : nn.Module
             {
                 ct.ThrowIfCancellationRequested();
                 var covered = quantization is not null && QuantizationConfig.Covers(weight);
-                return checkpoint.Read(names[weight.Name], covered ? ScalarType.Float32 : dtype, device);
+                return covered
+                    ? checkpoint.Read(names[weight.Name], ScalarType.Float32, device)
+                    : checkpoint.Share(names[weight.Name], dtype, device);
             },
             quantization);
     }
@@ -109,6 +112,9 @@ public abstract class CausalLm : nn.Module
 
     /// <summary>Weight of the output head, [V, D], which has no bias; the embedding's own when the head is tied.</summary>
     public abstract Parameter HeadWeight { get; }
+
+    /// <summary>Which layers are computed again in the backward pass instead of keeping what it needs.</summary>
+    public ActivationCheckpointing Checkpointing { get; set; } = ActivationCheckpointing.Off;
 
     /// <summary>
     /// The model's own weights that are plain numbers, by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.

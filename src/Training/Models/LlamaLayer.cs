@@ -6,7 +6,7 @@ namespace TrainingService.Training.Models;
 /// <summary>What the attention of every layer shares in one pass.</summary>
 /// <param name="Cos">[B, 1, T, K], its two halves equal.</param>
 /// <param name="Sin">[B, 1, T, K/2].</param>
-/// <param name="Mask">[B, 1, T, S], bool; null for plain causal attention.</param>
+/// <param name="Mask">[B, 1, T, S], bool, or in the weights' format what is added to scores; null for plain causal attention.</param>
 /// <param name="Cache">Keys and values of earlier tokens; null outside generation.</param>
 internal sealed record AttentionView(Tensor Cos, Tensor Sin, Tensor? Mask, KeyValueCache? Cache);
 

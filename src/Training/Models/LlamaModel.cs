@@ -1,4 +1,5 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Numerics;
 using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
@@ -35,8 +36,8 @@ internal sealed class LlamaModel : CausalLm
     public override Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null)
     {
         using var scope = NewDisposeScope();
-        return Run(inputIds, positions, inputIds.shape[1], segments is null ? null : SegmentMask(segments), cache: null)
-            .MoveToOuterDisposeScope();
+        var mask = segments is null ? null : Additive(SegmentMask(segments));
+        return Run(inputIds, positions, inputIds.shape[1], mask, cache: null).MoveToOuterDisposeScope();
     }
 
     public override Parameter HeadWeight => _head;
@@ -52,6 +53,10 @@ internal sealed class LlamaModel : CausalLm
         var same = segments.unsqueeze(2).eq(segments.unsqueeze(1)).logical_and(segments.ne(0).unsqueeze(2)).logical_and(causal);
         return same.logical_or(eye(length, dtype: ScalarType.Bool, device: segments.device)).unsqueeze(1).MoveToOuterDisposeScope();
     }
+
+    /// <summary>A bool mask as what is added to scores: 0 where it is true, else -∞. The attention would make it anew in every layer.</summary>
+    private Tensor Additive(Tensor mask) =>
+        zeros(mask.shape, dtype: DType, device: mask.device).masked_fill_(mask.logical_not(), double.NegativeInfinity);
 
     internal override Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache)
     {
@@ -85,11 +90,24 @@ internal sealed class LlamaModel : CausalLm
         var hidden = _embedding.index_select(0, inputIds.reshape(-1)).view(batch, tokens, -1);   // [B, T, D]
         var (cos, sin) = _rope.At(positions, length);
         var view = new AttentionView(cos, sin, mask, cache);
-        foreach (var layer in _layers)
+        for (var index = 0; index < _layers.Length; index++)
         {
-            hidden = layer.Run(hidden, view);
+            hidden = Recomputes(index, hidden) ? RunTwice(_layers[index], hidden, view) : _layers[index].Run(hidden, view);
         }
 
         return _norm.call(hidden);
+    }
+
+    /// <summary>Below the first layer that trains no graph is built, so there is nothing to save.</summary>
+    private bool Recomputes(int index, Tensor hidden) =>
+        Checkpointing.Recomputes(index) && is_grad_enabled()
+        && (hidden.requires_grad || _layers[index].parameters().Any(parameter => parameter.requires_grad));
+
+    private Tensor RunTwice(LlamaLayer layer, Tensor hidden, AttentionView view)
+    {
+        Tensor[] beside = view.Mask is { } mask ? [view.Cos, view.Sin, mask] : [view.Cos, view.Sin];
+        return Recomputed.Run(
+            (input, shared) => layer.Run(input, new(shared[0], shared[1], shared.Count > 2 ? shared[2] : null, Cache: null)),
+            hidden, beside, BackwardPass.OfThisThread);
     }
 }

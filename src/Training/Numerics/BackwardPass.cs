@@ -23,11 +23,12 @@ public sealed class BackwardPass
 
     /// <summary>Back-propagates a loss.</summary>
     /// <exception cref="Exception">What a custom gradient threw; all gradients then are of no use.</exception>
-    public void Run(Tensor loss)
+    /// <param name="gradient">That of the loss; null where the loss is a scalar whose gradient is 1.</param>
+    public void Run(Tensor loss, Tensor? gradient = null)
     {
         try
         {
-            loss.backward();
+            loss.backward(grad_tensors: gradient is null ? null : [gradient]);
         }
         finally
         {

@@ -13,7 +13,7 @@ namespace TrainingService.Training.Numerics;
 public static class LinearCrossEntropy
 {
     /// <summary>Logits of one chunk, 64 MiB: wide enough that reading W once a chunk costs little.</summary>
-    private const long MostLogits = 1 << 24;
+    internal const long MostLogits = 1 << 24;
 
     /// <summary>Sum of -log softmax(hidden·Wᵀ)[target] over all rows, and how many rows have their target as the largest logit.</summary>
     /// <param name="hidden">[N, D].</param>

@@ -14,7 +14,7 @@ internal sealed class RowLosses : autograd.SingleTensorFunction<RowLosses>
     /// <returns>A tensor in the caller's dispose scope.</returns>
     public static Tensor Of(Known known, Tensor hidden, Tensor weight)
     {
-        // The scope takes what the base class allocates for gradients that never come: here, one always comes.
+        // The scope takes what the base class allocates for gradients that never come; it is not asked to use it.
         using var scope = NewDisposeScope();
         known.Hidden?.DetachFromDisposeScope();
         known.Weight?.DetachFromDisposeScope();
@@ -25,6 +25,7 @@ internal sealed class RowLosses : autograd.SingleTensorFunction<RowLosses>
     {
         var known = (Known)vars[0];
         ctx.save_data(Key, known);
+        ctx.set_materialize_grads(false);
         if (known.LateWeight is not null)
         {
             ctx.save_for_backward([(Tensor)vars[1], (Tensor)vars[2], known.Targets!]);

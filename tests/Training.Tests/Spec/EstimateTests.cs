@@ -81,7 +81,10 @@ public class EstimateTests
 
         const long Count = 260_032;
         Assert.Equal((Count * 4, 0, Count * 4, Count * 8), (memory.WeightsBytes, memory.TrainedBytes, memory.GradientsBytes, memory.OptimizerBytes));
-        Assert.Equal(8 * 512 * 512 * 12, memory.LogitsBytes);   // 8 sequences of 512 tokens (the model has no more), 512 logits of 12 bytes
+
+        // 8 sequences of 512 tokens (the model has no more), 512 logits of 4 bytes; 64 numbers of a head's input and as many of its gradient;
+        // the head's own gradient.
+        Assert.Equal(8 * 512 * (512 + 2 * 64) * 4 + 512 * 64 * 4, memory.LogitsBytes);
         Assert.Equal(
             memory.RuntimeBytes + memory.WeightsBytes + memory.GradientsBytes + memory.OptimizerBytes + memory.ActivationsBytes + memory.LogitsBytes, memory.TotalBytes);
     }

@@ -61,7 +61,7 @@ public class SpecParseTests
     [InlineData("\"adapter\": { \"type\": \"lora\", \"ranc\": 4 }", "adapter.ranc", "unknown_member", "adapter.ranc is not known; did you mean rank?")]
     [InlineData("\"learning_rate\": 1e-3", "learning_rate", "unknown_member", "learning_rate is not known; it belongs at optimizer.learning_rate.")]
     [InlineData("\"adapter\": { \"type\": \"full\", \"rank\": 4 }", "adapter.rank", "unknown_member", "adapter.rank is not known; it belongs at adapter.rank of type lora.")]
-    [InlineData("\"zzz\": 1", "zzz", "unknown_member", "zzz is not known; known here: model, data, objective, adapter, optimizer, schedule, precision, quantization, evaluation, checkpoints, spectra, seed.")]
+    [InlineData("\"zzz\": 1", "zzz", "unknown_member", "zzz is not known; known here: model, data, objective, adapter, optimizer, schedule, precision, quantization, activation_checkpointing, evaluation, checkpoints, spectra, seed.")]
     [InlineData("\"adapter\": { \"type\": \"lorra\" }", "adapter.type", "unknown_type", "adapter.type is \"lorra\", which does not exist; did you mean lora? Or choose one of full, lora.")]
     [InlineData("\"adapter\": { \"rank\": 4 }", "adapter.type", "missing_required", "adapter.type is missing; choose one of full, lora.")]
     [InlineData("\"adapter\": { \"type\": 4 }", "adapter.type", "wrong_kind", "adapter.type is 4; choose one of full, lora.")]
