@@ -103,7 +103,7 @@ internal sealed class LlamaModel : CausalLm
         Checkpointing.Recomputes(index) && is_grad_enabled()
         && (hidden.requires_grad || _layers[index].parameters().Any(parameter => parameter.requires_grad));
 
-    private Tensor RunTwice(LlamaLayer layer, Tensor hidden, AttentionView view)
+    private static Tensor RunTwice(LlamaLayer layer, Tensor hidden, AttentionView view)
     {
         Tensor[] beside = view.Mask is { } mask ? [view.Cos, view.Sin, mask] : [view.Cos, view.Sin];
         return Recomputed.Run(

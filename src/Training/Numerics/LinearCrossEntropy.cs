@@ -1,4 +1,3 @@
-using TrainingService.Training.Data;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Numerics;
