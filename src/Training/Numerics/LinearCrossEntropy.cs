@@ -14,7 +14,7 @@ public static class LinearCrossEntropy
     /// <summary>Logits of one chunk, 64 MiB: wide enough that reading W once a chunk costs little.</summary>
     internal const long MostLogits = 1 << 24;
 
-    /// <summary>Sum of -log softmax(hidden·Wᵀ)[target] over all rows, and how many rows have their target as the largest logit.</summary>
+    /// <summary>Sum of -log softmax(hidden·Wᵀ)[target] over all rows, and how many rows have no logit above their target's.</summary>
     /// <param name="hidden">[N, D].</param>
     /// <param name="weight">[V, D], of the same format.</param>
     /// <param name="targets">[N], int64, each below V.</param>
@@ -83,10 +83,10 @@ public static class LinearCrossEntropy
     {
         var column = targets.unsqueeze(1);                                            // [n, 1]
         var logits = buffer.addmm_(hidden, weight.t(), beta: 0, alpha: 1);            // [n, V]
-        into.Correct.add_(logits.argmax(1).eq(targets).sum());
         logits = logits.to_type(ScalarType.Float32);
         var largest = logits.amax([1L], keepdim: true);
         var chosen = logits.gather(1, column);
+        into.Correct.add_(chosen.ge(largest).sum());                                  // an argmax would cost as much as all the norms of a step
         var exponentials = logits.sub_(largest).exp_();                               // overwrites the logits
         var total = exponentials.sum([1L], keepdim: true);                            // [n, 1]
         into.Losses.copy_((total.log() + largest - chosen).squeeze(1));
