@@ -1,2 +1,2 @@
 // Most of these tests wait: for leases to run out, for servers to come back, for processes to start. Two at a time leave two cores half idle.
-[assembly: CollectionBehavior(MaxParallelThreads = 4)]
+[assembly: Xunit.v3.Parallelization(MaxThreads = 4)]
