@@ -91,7 +91,7 @@ public sealed record Estimate(
 
         // Kept per token and layer: the input and the output of each linear layer, and eight times the width for two norms (input, its
         // float32 copy, output) and two residual sums. A layer that is computed again keeps its input alone, and one at a time the rest.
-        var linears = LoraPlan.LinearsOf(model).Sum(linear => linear.In + linear.Out);
+        var linears = LayerPlan.LinearsOf(model).Sum(linear => linear.In + linear.Out);
         var perLayer = linears / model.LayerCount + 8L * model.HiddenSize;
         var again = Enumerable.Range(0, model.LayerCount).Count(spec.ActivationCheckpointing.Recomputes);
         var perToken = (model.LayerCount - again + (again > 0 ? 1 : 0)) * perLayer + (long)again * model.HiddenSize;

@@ -44,8 +44,8 @@ public sealed record EstimateReport(RunCost Cost) : Report;
 public sealed record PhaseReport(string Phase) : Report;
 
 /// <summary>How far a phase is that knows it.</summary>
-/// <param name="Done">Bytes done.</param>
-/// <param name="Total">Bytes in all.</param>
+/// <param name="Done">Bytes done, or rows in the phase <c>calibrating</c>.</param>
+/// <param name="Total">How many there are in all.</param>
 public sealed record ProgressReport(string Phase, long Done, long Total) : Report;
 
 /// <summary>Something that its owner should know, and that does not stop the run.</summary>

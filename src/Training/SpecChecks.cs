@@ -12,9 +12,9 @@ public static class SpecChecks
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
         List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
-        if (errors.Count == 0 && spec is { Quantization: not null, Adapter: LoraConfig lora })
+        if (errors.Count == 0 && spec is { Quantization: not null, Adapter: LayerAdapterConfig layers })
         {
-            errors.AddRange(QuantizedBase.Trained(LoraPlan.FullWeightsOf(lora, model), model)
+            errors.AddRange(QuantizedBase.Trained(LayerPlan.FullWeightsOf(layers, model), model)
                 .Take(1)
                 .Select(module => new SpecError("adapter.modules_to_save", QuantizedBase.RefusesTrained(module), SpecErrorCodes.Conflict)));
         }

@@ -78,22 +78,22 @@ public static class SpecJson
     private static Dictionary<string, string> CollectPaths()
     {
         var paths = new Dictionary<string, string>();
-        Collect(typeof(TrainingSpec), "", "");
+        Collect(typeof(TrainingSpec), "", "", family: null);
         return paths;
 
-        void Collect(Type type, string path, string choice)
+        void Collect(Type type, string path, string choice, Type? family)
         {
             var info = Options.GetTypeInfo(type);
             foreach (var derived in info.PolymorphismOptions?.DerivedTypes ?? [])
             {
-                Collect(derived.DerivedType, path, $" of type {derived.TypeDiscriminator}");
+                Collect(derived.DerivedType, path, $" of type {derived.TypeDiscriminator}", type);
             }
 
             foreach (var property in info.Kind == JsonTypeInfoKind.Object ? info.Properties : [])
             {
                 var member = SpecPath.Member(path, property.Name);
-                paths.TryAdd(property.Name, property.DeclaringType == type ? member + choice : member);
-                Collect(property.PropertyType, member, "");
+                paths.TryAdd(property.Name, property.DeclaringType == family ? member : member + choice);
+                Collect(property.PropertyType, member, "", family: null);
             }
         }
     }

@@ -112,15 +112,9 @@ public static class TrainingRun
             : CausalLm.Load(spec.Model, dtype, device, spec.Quantization, either);
         model.Checkpointing = spec.ActivationCheckpointing;
         either.ThrowIfCancellationRequested();
-        using var adapter = spec.Adapter.Attach(model, spec.Seed);
-        using var parameters = new FlatParameters(adapter.Trainable);
-        using var optimizer = spec.Optimizer.Create(parameters);
-
         var weights = spec.Adapter is FullConfig ? "model" : "adapter";
         var name = baseModelName ?? NameOf(spec.Model, config);
         var padId = PadId(tokenizer, config);
-        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
-        report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
         var checkpoints = new CheckpointStore(Path.Combine(workFolder, "checkpoints"), weights, spec.Checkpoints.Keep)
         {
             KeepsBest = spec.Evaluation.EarlyStoppingPatience is not null,
@@ -128,6 +122,11 @@ public static class TrainingRun
             AddedFiles = RunHistory.Files,
         };
         var start = Resume(checkpoints, IdentityOf(spec, data), report, either);
+        using var adapter = spec.Adapter.Attach(model, spec.Seed, CalibrationOf(spec, data, device, padId, report, either), restoring: start.Step > 0);
+        using var parameters = new FlatParameters(adapter.Trainable);
+        using var optimizer = spec.Optimizer.Create(parameters);
+        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
+        report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
         RunHistory.Restore(start.Step > 0 ? checkpoints.FolderOf(start.Step) : null, workFolder);
         if (start.Step > 0)
         {
@@ -197,6 +196,31 @@ public static class TrainingRun
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
         return new(state.Step, state.TrainedTokens, ResultsOf(state), usage.Read());
+    }
+
+    /// <summary>The training rows in the order of the first epoch, for methods that look at them before they start.</summary>
+    private static Calibration CalibrationOf(
+        TrainingSpec spec, PreparedData data, Device device, int padId, Action<Report> report, CancellationToken ct)
+    {
+        IEnumerable<Batch> Rows(int limit)
+        {
+            report(new PhaseReport("calibrating"));
+            var plan = new BatchPlan(data.Train, batchSize: 1, padId, packTo: null, spec.Data.Shuffle ? spec.Seed : null);
+            return plan.ForEpoch(0).Take(limit).Select(plan.Collate);
+        }
+
+        var told = Stopwatch.GetTimestamp();
+        return new(
+            spec.Objective, device, Rows,
+            (done, all) =>
+            {
+                if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)
+                {
+                    told = Stopwatch.GetTimestamp();
+                    report(new ProgressReport("calibrating", done, all));
+                }
+            },
+            ct);
     }
 
     private static PreparedData Tokenize(

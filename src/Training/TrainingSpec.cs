@@ -53,10 +53,9 @@ public sealed record TrainingSpec : IValidatableObject
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
-        if (Quantization is not null && Adapter is FullConfig)
+        if (Quantization is not null && Adapter.RefusesQuantization is { } refusal)
         {
-            yield return new("holds weights in codes, which do not train, and adapter full trains every weight; use adapter lora, or leave quantization out.",
-                [nameof(Quantization), nameof(Adapter)]);
+            yield return new($"cannot be used with this adapter: {refusal}", [nameof(Quantization), nameof(Adapter)]);
         }
 
         if (Evaluation.EarlyStoppingPatience is not null && Data.Validation is null && Data.ValidationSplit == 0)

@@ -14,18 +14,30 @@ public sealed record TrainableTensor(string Name, Parameter Parameter)
 
 /// <summary>What an adapter does to one matrix of the model.</summary>
 /// <param name="Module">Name of the layer, such as <c>model.layers.0.self_attn.q_proj</c>; its weight in a checkpoint is <c>Module.weight</c>.</param>
-/// <param name="Read">Gives <see cref="Weight"/>.</param>
-/// <param name="Factors">The update in factors; null: the update is the difference between <see cref="Weight"/> and the base model's file.</param>
-public sealed record LayerUpdate(string Module, Func<Tensor> Read, LowRankFactors? Factors)
+/// <param name="ReadWeight">Gives <see cref="Weight"/>.</param>
+/// <param name="ReadFactors">Gives <see cref="Factors"/>; null: none.</param>
+/// <param name="ReadDelta">Gives <see cref="Delta"/>; null: the matrix itself trains.</param>
+public sealed record LayerUpdate(
+    string Module, Func<Tensor> ReadWeight, Func<LowRankFactors?>? ReadFactors = null, Func<Tensor>? ReadDelta = null)
 {
     /// <summary>
-    /// The matrix of the model, [out, in]: frozen and without the update when <see cref="Factors"/> is set, else the trained matrix itself.
+    /// The matrix of the model, [out, in]: the trained matrix itself when it <see cref="TrainsInPlace"/>, else frozen and without the update.
     /// A quantised one is dequantised at each call, into a new tensor in the caller's dispose scope.
     /// </summary>
-    public Tensor Weight => Read();
+    public Tensor Weight => ReadWeight();
+
+    /// <summary>Whether the matrix itself trains: its update is then the difference to the base model's file.</summary>
+    public bool TrainsInPlace => ReadDelta is null;
+
+    /// <summary>ΔW in thin factors; null where it has none. They belong to the adapter, or are new in the caller's dispose scope.</summary>
+    public LowRankFactors? Factors => ReadFactors?.Invoke();
+
+    /// <summary>ΔW, [out, in], float32, a new tensor in the caller's dispose scope.</summary>
+    /// <exception cref="InvalidOperationException">The matrix trains in place.</exception>
+    public Tensor Delta => ReadDelta?.Invoke() ?? throw new InvalidOperationException($"{Module} trains in place; compare it with the base model's file.");
 }
 
-/// <summary>ΔW = scale·left·right. The tensors belong to the adapter.</summary>
+/// <summary>ΔW = scale·left·right.</summary>
 /// <param name="Left">[out, R], float32.</param>
 /// <param name="Right">[R, in], float32.</param>
 public sealed record LowRankFactors(Tensor Left, Tensor Right, double Scale);
@@ -82,9 +94,9 @@ public abstract class Adapter : IDisposable
         using var off = no_grad();
         using var scope = NewDisposeScope();
         var weight = update.Weight.to_type(ScalarType.Float32);
-        var merged = update.Factors is { } factors
-            ? addmm(weight, factors.Left, factors.Right, beta: 1, alpha: (float)factors.Scale)
-            : weight.clone();
+        var merged = update.TrainsInPlace ? weight.clone()
+            : update.Factors is { } factors ? addmm(weight, factors.Left, factors.Right, beta: 1, alpha: (float)factors.Scale)
+            : weight + update.Delta;
         return merged.MoveToOuterDisposeScope();
     }
 

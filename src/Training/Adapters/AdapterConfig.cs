@@ -1,5 +1,7 @@
 using System.ComponentModel;
+using System.Reflection;
 using System.Text.Json.Serialization;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Adapters;
@@ -8,15 +10,46 @@ namespace TrainingService.Training.Adapters;
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "type")]
 [JsonDerivedType(typeof(FullConfig), "full")]
 [JsonDerivedType(typeof(LoraConfig), "lora")]
+[JsonDerivedType(typeof(DoraConfig), "dora")]
+[JsonDerivedType(typeof(PissaConfig), "pissa")]
+[JsonDerivedType(typeof(MissConfig), "miss")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
     public string? From { get; init; }
 
+    /// <summary>The method's name in a spec, such as <c>lora</c>.</summary>
+    internal string Name => (string)typeof(AdapterConfig).GetCustomAttributes<JsonDerivedTypeAttribute>()
+        .Single(method => method.DerivedType == GetType()).TypeDiscriminator!;
+
+    /// <summary>The method's name as people say it.</summary>
+    internal string Title => GetType().GetCustomAttribute<MethodAttribute>()!.Title;
+
     /// <summary>Attaches the trainable counterpart of this choice to a model whose weights are all frozen.</summary>
     /// <param name="seed">Seed of the initial values; the same seed gives the same bytes on every device.</param>
+    /// <param name="calibration">What the method may learn of the training rows first; null: nothing, and a method that has to is refused.</param>
+    /// <param name="restoring">Whether <see cref="Adapter.Load"/> follows: then nothing is measured and no first value is made.</param>
     /// <exception cref="TrainingException">The choice does not fit the model, or <see cref="From"/> cannot be used.</exception>
-    public abstract Adapter Attach(CausalLm model, int seed);
+    public Adapter Attach(CausalLm model, int seed, Calibration? calibration = null, bool restoring = false)
+    {
+        if (model.Quantization is not null && RefusesQuantization is { } refusal)
+        {
+            throw TrainingException.InvalidSpec($"quantization cannot be used with adapter {Name}: {refusal}", "quantization");
+        }
+
+        return Create(model, seed, calibration, restoring);
+    }
+
+    /// <inheritdoc cref="Attach"/>
+    protected abstract Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring);
+
+    /// <summary>The choice that a saved adapter was made by, to attach it again.</summary>
+    /// <exception cref="TrainingException">The folder holds no adapter that can be read.</exception>
+    public static AdapterConfig Saved(string folder) =>
+        (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Config.GetType())! with { From = folder };
+
+    /// <summary>Why the frozen weights cannot be quantised under this choice, and what to do; null: they can.</summary>
+    internal virtual string? RefusesQuantization => null;
 
     /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
     public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];

@@ -10,7 +10,7 @@ namespace TrainingService.Training.Adapters;
     "Small models, pretraining, and tasks far from what the base model knows; needs memory for gradients and optimizer state of every weight.")]
 public sealed record FullConfig : AdapterConfig
 {
-    public override Adapter Attach(CausalLm model, int seed)
+    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring)
     {
         var adapter = new FullAdapter(model);
         if (From is null)
@@ -29,6 +29,9 @@ public sealed record FullConfig : AdapterConfig
             throw;
         }
     }
+
+    internal override string? RefusesQuantization =>
+        "it holds weights in codes, which do not train, and adapter full trains every weight; use adapter lora, or leave quantization out.";
 
     public override IReadOnlyList<TrainedShape> Trained(ModelConfig model) => [.. model.Weights.Select(TrainedShape.InPlace)];
 }

@@ -14,11 +14,6 @@ internal sealed class FullAdapter : Adapter
 
     public FullAdapter(CausalLm model)
     {
-        if (model.Quantization is not null)
-        {
-            throw TrainingException.InvalidSpec(QuantizedBase.RefusesFull, "quantization");
-        }
-
         _model = model;
         var roles = model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
         _trainable = model.NamedWeights().Select(weight => new TrainableTensor(weight.Name, weight.Parameter) { Role = roles[weight.Name] }).ToList();
@@ -32,7 +27,7 @@ internal sealed class FullAdapter : Adapter
         get
         {
             var weights = _trainable.ToDictionary(tensor => tensor.Name, tensor => tensor.Parameter);
-            return _model.Linears.Select(slot => new LayerUpdate(slot.Name, () => weights[slot.Name + ".weight"], Factors: null)).ToList();
+            return _model.Linears.Select(slot => new LayerUpdate(slot.Name, () => weights[slot.Name + ".weight"])).ToList();
         }
     }
 
@@ -40,7 +35,7 @@ internal sealed class FullAdapter : Adapter
     public override void Save(string folder, ModelCard card)
     {
         using var off = no_grad();
-        FiniteTensors.Check(_trainable);
+        FiniteTensors.Check(_trainable.Select(tensor => (tensor.Name, (Tensor)tensor.Parameter)));
         HuggingFaceFolder.Save(_model, folder, copyTokenizerFrom: null);
         File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForModel(card), new UTF8Encoding(false));
     }

@@ -1,4 +1,6 @@
-using System.Globalization;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Adapters;
@@ -6,72 +8,86 @@ namespace TrainingService.Training.Adapters;
 /// <summary>Starting from a saved adapter: what its folder and the spec say together.</summary>
 internal static class SavedAdapter
 {
-    private static readonly LoraConfig Defaults = new();
+    private const string Type = "type";
+    private const string Targets = "target_modules";
+    private const string Excluded = "exclude_modules";
+    private const string Saved = "modules_to_save";
+
+    private static readonly JsonSerializerOptions Plain = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>
-    /// The saved structure, where the spec leaves a member at its default or says the same. Dropout is no structure: the spec's counts
-    /// when it sets one.
+    /// The saved structure, where the spec leaves a member at its default or says the same. Members that are <see cref="TrainingOnlyAttribute"/>
+    /// are no structure: the spec's count when it sets them.
     /// </summary>
     /// <exception cref="TrainingException">Spec and folder contradict each other; the message names both values.</exception>
-    public static LoraConfig Reconcile(LoraConfig spec, LoraConfig saved, ModelConfig model)
+    public static LayerAdapterConfig Reconcile(LayerAdapterConfig spec, LayerAdapterConfig saved, ModelConfig model)
     {
-        var plan = LoraPlan.Create(saved with { From = null }, model);
-        Same(spec.Rank, Defaults.Rank, saved.Rank, "rank");
-        Same(spec.Alpha, Defaults.Alpha, saved.Alpha, "alpha");
-        Same(spec.UseRslora, Defaults.UseRslora, saved.UseRslora, "use_rslora");
-        Same(spec.Bias, Defaults.Bias, saved.Bias, "bias");
-        if (spec.RankPattern.Count > 0 && !SameMap(spec.RankPattern, saved.RankPattern))
+        var (wanted, found) = (Members(spec), Members(saved));
+        if (spec.GetType() != saved.GetType())
         {
-            throw Contradiction("rank_pattern", Text(spec.RankPattern), Text(saved.RankPattern));
+            throw TrainingException.InvalidSpec(
+                $"The spec's adapter is {wanted[Type]}, the adapter in 'from' was saved by {found[Type]}; set adapter.type to {found[Type]}.", "adapter.type");
         }
 
-        if (spec.AlphaPattern.Count > 0 && !SameMap(spec.AlphaPattern, saved.AlphaPattern))
+        var plan = LayerPlan.Create(saved with { From = null }, model);
+        var defaults = Members((LayerAdapterConfig)Activator.CreateInstance(spec.GetType())!);
+        var result = found.DeepClone().AsObject();
+        foreach (var property in SpecJson.Options.GetTypeInfo(spec.GetType()).Properties.Where(property => wanted.ContainsKey(property.Name)))
         {
-            throw Contradiction("alpha_pattern", Text(spec.AlphaPattern), Text(saved.AlphaPattern));
+            var name = property.Name;
+            if (name is Targets or Excluded or Saved or "from" || JsonNode.DeepEquals(wanted[name], defaults[name]))
+            {
+                continue;
+            }
+
+            if (property.AttributeProvider!.IsDefined(typeof(TrainingOnlyAttribute), inherit: true))
+            {
+                result[name] = wanted[name]?.DeepClone();
+            }
+            else if (!JsonNode.DeepEquals(wanted[name], found[name]))
+            {
+                throw Contradiction(name, Text(wanted[name]), Text(found[name]));
+            }
         }
 
         // Selectors are compared by what they select: a list, an expression and all-linear may mean the same layers.
-        if (spec.TargetModules != Defaults.TargetModules || spec.ExcludeModules is not null)
+        if (!JsonNode.DeepEquals(wanted[Targets], defaults[Targets]) || spec.ExcludeModules is not null)
         {
-            var wanted = LoraPlan.Create(saved with { TargetModules = spec.TargetModules, ExcludeModules = spec.ExcludeModules, From = null }, model);
-            if (!wanted.Layers.Select(layer => layer.Name).SequenceEqual(plan.Layers.Select(layer => layer.Name)))
+            var other = LayerPlan.Create(saved with { TargetModules = spec.TargetModules, ExcludeModules = spec.ExcludeModules, From = null }, model);
+            if (!other.Layers.SequenceEqual(plan.Layers))
             {
-                throw Contradiction("target_modules", spec.TargetModules.ToString(), saved.TargetModules.ToString());
+                throw Contradiction(Targets, spec.TargetModules.ToString(), saved.TargetModules.ToString());
             }
         }
 
         if (spec.ModulesToSave.Count > 0)
         {
-            var wanted = LoraPlan.Create(saved with { ModulesToSave = spec.ModulesToSave, From = null }, model);
-            if (!wanted.FullWeights.SequenceEqual(plan.FullWeights))
+            var other = LayerPlan.Create(saved with { ModulesToSave = spec.ModulesToSave, From = null }, model);
+            if (!other.FullWeights.SequenceEqual(plan.FullWeights))
             {
                 throw Contradiction(
-                    "modules_to_save", string.Join(", ", spec.ModulesToSave), saved.ModulesToSave.Count == 0 ? "none" : string.Join(", ", saved.ModulesToSave));
+                    Saved, string.Join(", ", spec.ModulesToSave), saved.ModulesToSave.Count == 0 ? "none" : string.Join(", ", saved.ModulesToSave));
             }
         }
 
-        return saved with { From = spec.From, Dropout = spec.Dropout == Defaults.Dropout ? saved.Dropout : spec.Dropout };
+        return result.Deserialize<AdapterConfig>(SpecJson.Options) is LayerAdapterConfig config
+            ? config with { From = spec.From, TargetModules = saved.TargetModules, ExcludeModules = saved.ExcludeModules }
+            : throw new InvalidOperationException("A method on layers did not come back as one.");
     }
 
-    private static void Same<T>(T spec, T otherwise, T saved, string name)
-        where T : notnull
-    {
-        if (!spec.Equals(otherwise) && !spec.Equals(saved))
-        {
-            throw Contradiction(name, Text(spec), Text(saved));
-        }
-    }
+    private static JsonObject Members(LayerAdapterConfig config) =>
+        JsonSerializer.SerializeToNode(config, typeof(AdapterConfig), SpecJson.Options)!.AsObject();
 
     private static TrainingException Contradiction(string name, string spec, string saved) => TrainingException.InvalidSpec(
         $"The spec sets {name} to {spec}, the adapter in 'from' was saved with {saved}; leave {name} out to take the saved value.",
         $"adapter.{name}");
 
-    private static bool SameMap<T>(IReadOnlyDictionary<string, T> left, IReadOnlyDictionary<string, T> right) =>
-        left.Count == right.Count && left.All(entry => right.TryGetValue(entry.Key, out var value) && EqualityComparer<T>.Default.Equals(value, entry.Value));
-
-    private static string Text<T>(T value)
-        where T : notnull => Convert.ToString(value, CultureInfo.InvariantCulture)!;
-
-    private static string Text<T>(IReadOnlyDictionary<string, T> map) =>
-        map.Count == 0 ? "none" : string.Join(", ", map.Select(entry => $"{entry.Key}: {entry.Value}"));
+    private static string Text(JsonNode? value) => value switch
+    {
+        null => "null",
+        JsonObject { Count: 0 } => "none",
+        JsonObject map => string.Join(", ", map.Select(entry => $"{entry.Key}: {Text(entry.Value)}")),
+        JsonValue text when text.GetValueKind() == JsonValueKind.String => text.GetValue<string>(),
+        _ => value.ToJsonString(Plain),
+    };
 }

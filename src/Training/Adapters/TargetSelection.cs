@@ -15,7 +15,7 @@ public sealed record SelectedLinear(string Name, long Out, long In, int Rank, do
     public long FactorCount => Rank * (In + Out);
 }
 
-/// <summary>Which layers a low-rank adapter wraps, with which ranks. The rules are those of Hugging Face PEFT.</summary>
+/// <summary>Which layers an adapter wraps, and with which ranks. The rules are those of Hugging Face PEFT.</summary>
 /// <remarks>
 /// The same code decides in the validation of a spec, in the estimate and in the adapter itself; it needs names and shapes only.
 /// Of several keys of <c>rank_pattern</c> (or <c>alpha_pattern</c>) that match a layer, the first one written counts.
@@ -23,22 +23,15 @@ public sealed record SelectedLinear(string Name, long Out, long In, int Rank, do
 public static class TargetSelection
 {
     /// <summary>Selects among <paramref name="linears"/>, in their order.</summary>
-    public static IReadOnlyList<SelectedLinear> Select(LoraConfig config, IEnumerable<LinearShape> linears)
+    public static IReadOnlyList<LinearShape> Select(LayerAdapterConfig config, IEnumerable<LinearShape> linears) =>
+        [.. linears.Where(linear => config.TargetModules.Selects(linear.Name) && !(config.ExcludeModules?.Selects(linear.Name) ?? false))];
+
+    /// <summary>Rank and scale that a choice gives a layer.</summary>
+    public static SelectedLinear WithRank(LowRankConfig config, LinearShape linear)
     {
-        var selected = new List<SelectedLinear>();
-        foreach (var linear in linears)
-        {
-            if (!config.TargetModules.Selects(linear.Name) || (config.ExcludeModules?.Selects(linear.Name) ?? false))
-            {
-                continue;
-            }
-
-            var rank = ByPattern(config.RankPattern, linear.Name, config.Rank);
-            var alpha = ByPattern(config.AlphaPattern, linear.Name, config.Alpha);
-            selected.Add(new SelectedLinear(linear.Name, linear.Out, linear.In, rank, alpha, Scale(alpha, rank, config.UseRslora)));
-        }
-
-        return selected;
+        var rank = ByPattern(config.RankPattern, linear.Name, config.Rank);
+        var alpha = ByPattern(config.AlphaPattern, linear.Name, config.Alpha);
+        return new(linear.Name, linear.Out, linear.In, rank, alpha, Scale(alpha, rank, config.UseRslora));
     }
 
     /// <summary>Whether an entry of <c>modules_to_save</c> (or of a list of target modules) means the module: its name, or the end of it.</summary>

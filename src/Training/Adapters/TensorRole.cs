@@ -31,7 +31,7 @@ public sealed record TrainedShape(IReadOnlyList<long> Shape, TensorRole Role, bo
     /// <summary>Role of a weight of the base model.</summary>
     public static TensorRole RoleOf(WeightShape weight) => weight switch
     {
-        { Name: LoraPlan.OutputHead + ".weight" } => TensorRole.Head,
+        { Name: LayerPlan.OutputHead + ".weight" } => TensorRole.Head,
         { IsLinear: false, Shape.Length: > 1 } => TensorRole.Embedding,
         _ => TensorRole.Weight,
     };

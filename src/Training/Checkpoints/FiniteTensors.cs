@@ -7,12 +7,12 @@ namespace TrainingService.Training.Checkpoints;
 internal static class FiniteTensors
 {
     /// <exception cref="TrainingException">A tensor holds a NaN or an infinity.</exception>
-    public static void Check(IEnumerable<TrainableTensor> tensors)
+    public static void Check(IEnumerable<(string Name, Tensor Tensor)> tensors)
     {
-        foreach (var (name, parameter) in tensors)
+        foreach (var (name, tensor) in tensors)
         {
             using var scope = NewDisposeScope();
-            if (!parameter.isfinite().all().item<bool>())
+            if (!tensor.isfinite().all().item<bool>())
             {
                 throw new TrainingException(
                     FailureCode.Diverged, $"'{name}' holds numbers that are not finite and is not saved; lower the learning rate.");

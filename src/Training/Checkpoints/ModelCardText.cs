@@ -8,7 +8,9 @@ namespace TrainingService.Training.Checkpoints;
 internal static class ModelCardText
 {
     /// <summary>Card of a PEFT folder.</summary>
-    public static string ForAdapter(ModelCard card) => Write(card, "peft", ["lora"], "A LoRA adapter for");
+    /// <param name="method">Name of the method in a spec, such as <c>lora</c>.</param>
+    /// <param name="title">Its name as people say it.</param>
+    public static string ForAdapter(ModelCard card, string method, string title) => Write(card, "peft", [method], $"A {title} adapter for");
 
     /// <summary>Card of a whole model.</summary>
     public static string ForModel(ModelCard card) => Write(card, "transformers", [], "Weights fine-tuned from");

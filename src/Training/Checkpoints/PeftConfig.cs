@@ -6,13 +6,15 @@ using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Checkpoints;
 
-/// <summary>A LoRA <c>adapter_config.json</c> as Hugging Face PEFT writes it.</summary>
-/// <param name="Config">The same choice in our words; <see cref="LoraConfig.ModulesToSave"/> as the file has it.</param>
+/// <summary>An <c>adapter_config.json</c> as Hugging Face PEFT writes it.</summary>
+/// <param name="Config">The same choice in our words; <see cref="LayerAdapterConfig.ModulesToSave"/> as the file has it.</param>
 /// <param name="BaseModel">What the file calls its base model.</param>
 /// <param name="LayersToTransform">Whether only some layers are adapted; the tensors of the folder tell which.</param>
-internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool LayersToTransform, bool TiesWeights)
+internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, bool LayersToTransform, bool TiesWeights)
 {
     public const string FileName = "adapter_config.json";
+
+    private const string Lora = "LORA";
 
     /// <summary>The PEFT release whose set of fields is written.</summary>
     private const string PeftVersion = "0.20.0";
@@ -21,28 +23,24 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
         new() { Indented = true, IndentSize = 2, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     // Fields of PEFT's LoraConfig that neither change what is computed nor are read here.
-    private static readonly HashSet<string> Neutral =
-    [
-        "auto_mapping", "base_model_name_or_path", "inference_mode", "megatron_core", "peft_type", "peft_version", "qalora_group_size",
-        "revision", "runtime_config", "task_type", "eva_config", "layers_pattern",
-    ];
+    private static readonly HashSet<string> Neutral = [.. PeftFields.Neutral, "eva_config", "megatron_core", "qalora_group_size"];
 
     private static readonly HashSet<string> Read =
     [
         "alpha_pattern", "bias", "ensure_weight_tying", "exclude_modules", "init_lora_weights", "layers_to_transform", "lora_alpha",
-        "lora_dropout", "modules_to_save", "r", "rank_pattern", "target_modules", "use_rslora",
+        "lora_dropout", "modules_to_save", "r", "rank_pattern", "target_modules", "use_dora", "use_rslora",
     ];
 
     // Initialisations that subtract their start from the base weights: the saved factors fit the changed base only.
     private static readonly string[] BaseChangingStarts = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
-    /// <summary>Reads the document and refuses what is no plain LoRA, by name.</summary>
+    /// <summary>Reads the document and refuses by name what is not known here.</summary>
     public static PeftConfig Parse(string json)
     {
         try
         {
             using var document = JsonDocument.Parse(json, new JsonDocumentOptions { AllowDuplicateProperties = false, MaxDepth = 16 });
-            return Parse(document.RootElement);
+            return KindOf(document.RootElement) == Lora ? ParseLora(document.RootElement) : ParseOther(document.RootElement);
         }
         catch (Exception error) when (error is JsonException or InvalidOperationException or FormatException)
         {
@@ -57,10 +55,10 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
         try
         {
             using var document = JsonDocument.Parse(json, new JsonDocumentOptions { MaxDepth = 16 });
-            var kind = document.RootElement.TryGetProperty("peft_type", out var value) ? value.GetString() : null;
-            if (kind != "LORA")
+            var kind = KindOf(document.RootElement);
+            if (kind != Lora && !PeftFields.Knows(kind))
             {
-                throw Refuse("peft_type", kind ?? "null", "only LORA adapters can be read");
+                throw Refuse("peft_type", kind, "there is no such method here; export the adapter as LoRA, or merge it in PEFT");
             }
         }
         catch (Exception error) when (error is JsonException or InvalidOperationException)
@@ -70,48 +68,21 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
         }
     }
 
-    /// <summary>Writes the document with every field of PEFT's LoraConfig, sorted, indented by two.</summary>
-    public static byte[] Write(LoraConfig config, ModelConfig model, string baseModel)
+    /// <summary>Writes the document with every field of PEFT's configuration of the method, sorted, indented by two.</summary>
+    public static byte[] Write(LayerAdapterConfig config, ModelConfig model, string baseModel)
     {
-        var plan = LoraPlan.Create(config, model);
-        var fields = new SortedDictionary<string, Action<Utf8JsonWriter>>(StringComparer.Ordinal)
+        var plan = LayerPlan.Create(config, model);
+        var fields = config is LowRankConfig lora ? FieldsOf(lora, model, plan) : FieldsOf(config);
+        fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
+        fields["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules);
+        fields["inference_mode"] = w => w.WriteBooleanValue(true);
+        fields["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model));
+        fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
+        fields["target_modules"] = w => WriteTargets(w, config, model, plan);
+        fields["task_type"] = w => w.WriteStringValue("CAUSAL_LM");
+        foreach (var absent in (string[])["auto_mapping", "layers_pattern", "layers_to_transform", "revision"])
         {
-            ["alpha_pattern"] = w => WriteMap(w, Patterns(config.AlphaPattern, plan, layer => layer.Alpha)),
-            ["base_model_name_or_path"] = w => w.WriteStringValue(baseModel),
-            ["bias"] = w => w.WriteStringValue(config.Bias switch
-            {
-                BiasTraining.None => "none",
-                BiasTraining.All => "all",
-                BiasTraining.LoraOnly => "lora_only",
-            }),
-            ["ensure_weight_tying"] = w => w.WriteBooleanValue(model.TiesHead && plan.FullWeights.Contains("model.embed_tokens.weight")),
-            ["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules),
-            ["fan_in_fan_out"] = w => w.WriteBooleanValue(false),
-            ["inference_mode"] = w => w.WriteBooleanValue(true),
-            ["init_lora_weights"] = w => w.WriteBooleanValue(true),
-            ["loftq_config"] = WriteEmptyMap,
-            ["lora_alpha"] = w => WriteNumber(w, config.Alpha),
-            ["lora_bias"] = w => w.WriteBooleanValue(false),
-            ["lora_dropout"] = w => w.WriteRawValue(config.Dropout.ToString("0.0################", CultureInfo.InvariantCulture)),
-            ["megatron_core"] = w => w.WriteStringValue("megatron.core"),
-            ["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model)),
-            ["peft_type"] = w => w.WriteStringValue("LORA"),
-            ["peft_version"] = w => w.WriteStringValue(PeftVersion),
-            ["qalora_group_size"] = w => w.WriteNumberValue(16),
-            ["r"] = w => w.WriteNumberValue(config.Rank),
-            ["rank_pattern"] = w => WriteMap(w, Patterns(config.RankPattern, plan, layer => layer.Rank)),
-            ["target_modules"] = w => WriteTargets(w, config, model, plan),
-            ["task_type"] = w => w.WriteStringValue("CAUSAL_LM"),
-            ["use_dora"] = w => w.WriteBooleanValue(false),
-            ["use_qalora"] = w => w.WriteBooleanValue(false),
-            ["use_rslora"] = w => w.WriteBooleanValue(config.UseRslora),
-        };
-        foreach (var absent in (string[])
-            ["alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "eva_config", "layer_replication",
-             "layers_pattern", "layers_to_transform", "lora_ga_config", "megatron_config", "monteclora_config", "revision",
-             "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"])
-        {
-            fields.Add(absent, w => w.WriteNullValue());
+            fields[absent] = w => w.WriteNullValue();
         }
 
         using var buffer = new MemoryStream();
@@ -130,13 +101,70 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
         return buffer.ToArray();
     }
 
+    private static SortedDictionary<string, Action<Utf8JsonWriter>> FieldsOf(LayerAdapterConfig config)
+    {
+        var fields = new SortedDictionary<string, Action<Utf8JsonWriter>>(StringComparer.Ordinal);
+        foreach (var (name, value) in PeftFields.Write(config))
+        {
+            fields[name] = w => w.WriteRawValue(value?.ToJsonString() ?? "null");
+        }
+
+        return fields;
+    }
+
+    private static SortedDictionary<string, Action<Utf8JsonWriter>> FieldsOf(LowRankConfig config, ModelConfig model, LayerPlan plan)
+    {
+        var fields = new SortedDictionary<string, Action<Utf8JsonWriter>>(StringComparer.Ordinal)
+        {
+            ["alpha_pattern"] = w => WriteMap(w, Patterns(config.AlphaPattern, plan, layer => config.Select(layer).Alpha)),
+            ["bias"] = w => w.WriteStringValue(config.Bias switch
+            {
+                BiasTraining.None => "none",
+                BiasTraining.All => "all",
+                BiasTraining.LoraOnly => "lora_only",
+            }),
+            ["ensure_weight_tying"] = w => w.WriteBooleanValue(model.TiesHead && plan.FullWeights.Contains("model.embed_tokens.weight")),
+            ["fan_in_fan_out"] = w => w.WriteBooleanValue(false),
+            ["init_lora_weights"] = w => w.WriteBooleanValue(true),
+            ["loftq_config"] = WriteEmptyMap,
+            ["lora_alpha"] = w => WriteNumber(w, config.Alpha),
+            ["lora_bias"] = w => w.WriteBooleanValue(false),
+            ["lora_dropout"] = w => w.WriteRawValue(config.Dropout.ToString("0.0################", CultureInfo.InvariantCulture)),
+            ["megatron_core"] = w => w.WriteStringValue("megatron.core"),
+            ["peft_type"] = w => w.WriteStringValue(Lora),
+            ["qalora_group_size"] = w => w.WriteNumberValue(16),
+            ["r"] = w => w.WriteNumberValue(config.Rank),
+            ["rank_pattern"] = w => WriteMap(w, Patterns(config.RankPattern, plan, layer => config.Select(layer).Rank)),
+            ["use_dora"] = w => w.WriteBooleanValue(config is DoraConfig),
+            ["use_qalora"] = w => w.WriteBooleanValue(false),
+            ["use_rslora"] = w => w.WriteBooleanValue(config.UseRslora),
+        };
+        foreach (var absent in (string[])
+            ["alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "layer_replication", "lora_ga_config", "megatron_config",
+             "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"])
+        {
+            fields.Add(absent, w => w.WriteNullValue());
+        }
+
+        return fields;
+    }
+
     /// <summary>Whether a name of <c>modules_to_save</c> means a module to PEFT: it compares the plain end, without asking for a dot.</summary>
     public static bool PeftSaves(string name, string module) => module.EndsWith(name, StringComparison.Ordinal);
 
-    private static PeftConfig Parse(JsonElement root)
+    private static string KindOf(JsonElement root) => root.TryGetProperty("peft_type", out var value) ? value.GetString() ?? "null" : "null";
+
+    private static PeftConfig ParseOther(JsonElement root)
+    {
+        var config = PeftFields.Read(KindOf(root), root);
+        return new(config, Present(root, "base_model_name_or_path")?.GetString(), LayersToTransform: false, TiesWeights: false);
+    }
+
+    private static PeftConfig ParseLora(JsonElement root)
     {
         RefuseFeatures(root);
-        var config = new LoraConfig
+        LowRankConfig kind = root.TryGetProperty("use_dora", out var dora) && dora.GetBoolean() ? new DoraConfig() : new LoraConfig();
+        var config = kind with
         {
             Rank = root.TryGetProperty("r", out var rank) ? rank.GetInt32() : 8,
             Alpha = root.TryGetProperty("lora_alpha", out var alpha) ? alpha.GetDouble() : 8,
@@ -182,7 +210,7 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
         }
     }
 
-    private static bool IsOff(JsonElement value) => value.ValueKind switch
+    internal static bool IsOff(JsonElement value) => value.ValueKind switch
     {
         JsonValueKind.Null or JsonValueKind.False => true,
         JsonValueKind.Object => !value.EnumerateObject().Any(),
@@ -206,10 +234,10 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
     private static Dictionary<string, T> Map<T>(JsonElement root, string name, Func<JsonElement, T> value) =>
         Present(root, name) is { } map ? map.EnumerateObject().ToDictionary(entry => entry.Name, entry => value(entry.Value)) : [];
 
-    private static TrainingException Refuse(string field, string value, string fix) =>
+    internal static TrainingException Refuse(string field, string value, string fix) =>
         TrainingException.InvalidData($"{FileName} sets {field} to {value}: {fix}.", $"{FileName}:{field}");
 
-    private static string Short(JsonElement value)
+    internal static string Short(JsonElement value)
     {
         var text = value.GetRawText();
         return text.Length <= 60 ? text : text[..60] + "…";
@@ -217,7 +245,7 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
 
     // PEFT sorts the keys when it saves, and the first that matches counts: where that would choose otherwise, layers are named in full.
     private static IEnumerable<KeyValuePair<string, T>> Patterns<T>(
-        IReadOnlyDictionary<string, T> patterns, LoraPlan plan, Func<SelectedLinear, T> value)
+        IReadOnlyDictionary<string, T> patterns, LayerPlan plan, Func<LinearShape, T> value)
     {
         var sorted = patterns.OrderBy(entry => entry.Key, StringComparer.Ordinal).ToList();
         var same = plan.Layers.All(layer =>
@@ -231,16 +259,16 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
     }
 
     // Names as given where PEFT would select the same modules by them, else every module by its whole name.
-    private static IReadOnlyList<string> SavedModules(LoraConfig config, ModelConfig model)
+    private static IReadOnlyList<string> SavedModules(LayerAdapterConfig config, ModelConfig model)
     {
-        var modules = LoraPlan.ModulesOf(model);
+        var modules = LayerPlan.ModulesOf(model);
         var ours = modules.Where(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))).ToList();
         var theirs = modules.Where(module => config.ModulesToSave.Any(name => PeftSaves(name, module)));
         return ours.SequenceEqual(theirs) ? config.ModulesToSave : ours;
     }
 
     // all-linear is written out, as PEFT does: the last parts of the names where they select the same layers, else whole names.
-    private static void WriteTargets(Utf8JsonWriter writer, LoraConfig config, ModelConfig model, LoraPlan plan)
+    private static void WriteTargets(Utf8JsonWriter writer, LayerAdapterConfig config, ModelConfig model, LayerPlan plan)
     {
         if (!config.TargetModules.IsAllLinear)
         {
@@ -250,7 +278,7 @@ internal sealed record PeftConfig(LoraConfig Config, string? BaseModel, bool Lay
 
         var chosen = plan.Layers.Select(layer => layer.Name).ToList();
         var endings = chosen.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct().Order(StringComparer.Ordinal).ToList();
-        var byEndings = LoraPlan.ModulesOf(model)
+        var byEndings = LayerPlan.ModulesOf(model)
             .Where(module => endings.Any(ending => TargetSelection.Means(ending, module)) && !(config.ExcludeModules?.Selects(module) ?? false));
         WriteNames(writer, byEndings.ToHashSet().SetEquals(chosen) ? endings : chosen);
     }

@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
 using static TorchSharp.torch;
@@ -13,15 +14,20 @@ internal sealed class PeftFolder
     /// <summary>What every key starts with; the name of the weight in the base model follows.</summary>
     public const string KeyPrefix = "base_model.model.";
 
+    /// <summary>What this service chose, where the saved tensors are another form of those that train.</summary>
+    public const string MethodFile = "adapter_method.json";
+
     private const long LargestConfigBytes = 4 << 20;
 
     private readonly string _weights;
     private readonly string _configJson;
+    private readonly LayerAdapterConfig? _method;
 
-    private PeftFolder(string weights, string configJson)
+    private PeftFolder(string weights, string configJson, LayerAdapterConfig? method)
     {
         _weights = weights;
         _configJson = configJson;
+        _method = method;
     }
 
     /// <summary>What the folder calls its base model; null when it does not say.</summary>
@@ -55,23 +61,47 @@ internal sealed class PeftFolder
             throw TrainingException.InvalidData($"The adapter folder has no {PeftConfig.FileName}; copy it from where the adapter was saved.", PeftConfig.FileName);
         }
 
-        var bytes = PlainFile.LengthOf(config);
-        var json = bytes <= LargestConfigBytes ? File.ReadAllText(config) : throw TrainingException.InvalidData(
-            $"{PeftConfig.FileName} has {bytes} bytes, more than the {LargestConfigBytes} that are read; copy it from where the adapter was saved.",
-            PeftConfig.FileName);
+        var json = ReadText(config);
         PeftConfig.CheckKind(json);
-        return new PeftFolder(weights, json);
+        var method = Path.Combine(folder, MethodFile);
+        return new PeftFolder(weights, json, File.Exists(method) ? MethodOf(ReadText(method)) : null);
     }
+
+    private static string ReadText(string path)
+    {
+        var (name, bytes) = (Path.GetFileName(path), PlainFile.LengthOf(path));
+        return bytes <= LargestConfigBytes ? File.ReadAllText(path) : throw TrainingException.InvalidData(
+            $"{name} has {bytes} bytes, more than the {LargestConfigBytes} that are read; copy it from where the adapter was saved.", name);
+    }
+
+    private static LayerAdapterConfig MethodOf(string json)
+    {
+        try
+        {
+            using var document = JsonDocument.Parse(json, new JsonDocumentOptions { MaxDepth = 16 });
+            var reader = new SpecReader(SpecJson.Options);
+            return reader.Read(document.RootElement, typeof(AdapterConfig)) as LayerAdapterConfig ?? throw TrainingException.InvalidData(
+                $"{MethodFile} cannot be used: {(reader.Errors.Count > 0 ? reader.Errors[0].Message : "it names no method on layers.")}", MethodFile);
+        }
+        catch (JsonException error)
+        {
+            throw TrainingException.InvalidData($"{MethodFile} is not JSON ({error.Message.TrimEnd('.')}); save the adapter again.", MethodFile, error);
+        }
+    }
+
+    /// <summary>The choice that the folder stands for, to attach it as it was saved.</summary>
+    public LayerAdapterConfig Config => _method ?? PeftConfig.Parse(_configJson).Config;
 
     /// <summary>The choice that the folder and the spec make together: the folder decides what the spec leaves at its default.</summary>
     /// <exception cref="TrainingException">They contradict each other, or the adapter was made for another base.</exception>
-    public LoraConfig Reconcile(LoraConfig spec, ModelConfig model)
+    public LayerAdapterConfig Reconcile(LayerAdapterConfig spec, ModelConfig model)
     {
         using var file = SafeTensorsFile.Open(_weights);
-        CheckBase(file, model);
+        CheckBase(file, spec, model);
         var saved = PeftConfig.Parse(_configJson);
-        var modules = LoraPlan.ModulesOf(model);
-        var full = modules.Where(module => saved.Config.ModulesToSave.Any(name => PeftConfig.PeftSaves(name, module))).ToList();
+        var chosen = _method?.GetType() == spec.GetType() ? _method : saved.Config;
+        var modules = LayerPlan.ModulesOf(model);
+        var full = modules.Where(module => chosen.ModulesToSave.Any(name => PeftConfig.PeftSaves(name, module))).ToList();
         if (model.TiesHead && !saved.TiesWeights && full.Any(module => module.EndsWith("embed_tokens", StringComparison.Ordinal)))
         {
             throw TrainingException.InvalidData(
@@ -79,21 +109,20 @@ internal sealed class PeftFolder
                 + "ensure_weight_tying, or merge it in PEFT.", $"{PeftConfig.FileName}:ensure_weight_tying");
         }
 
-        var config = saved.Config with
+        var config = chosen with
         {
-            TargetModules = saved.LayersToTransform ? OfTensors(file) : Existing(saved.Config.TargetModules, modules),
-            ExcludeModules = saved.Config.ExcludeModules is { } exclude && modules.Any(exclude.Selects) ? Existing(exclude, modules) : null,
-            RankPattern = saved.Config.RankPattern,
-            ModulesToSave = full.Where(module => module != LoraPlan.OutputHead || !model.TiesHead).ToList(),
+            TargetModules = saved.LayersToTransform ? OfTensors(file) : Existing(chosen.TargetModules, modules),
+            ExcludeModules = chosen.ExcludeModules is { } exclude && modules.Any(exclude.Selects) ? Existing(exclude, modules) : null,
+            ModulesToSave = full.Where(module => module != LayerPlan.OutputHead || !model.TiesHead).ToList(),
         };
         return SavedAdapter.Reconcile(spec, config, model);
     }
 
-    /// <summary>Copies the file's tensors into the parameters of the same keys.</summary>
-    public void CopyInto(IReadOnlyList<TrainableTensor> trainable, BiasTraining bias)
+    /// <summary>Hands the file's tensors to those that are saved under the same keys.</summary>
+    public void CopyInto(IReadOnlyList<SavedTensor> tensors, BiasTraining bias)
     {
         using var file = SafeTensorsFile.Open(_weights);
-        var expected = trainable.ToDictionary(tensor => tensor.Name, tensor => tensor.Parameter);
+        var expected = tensors.ToDictionary(tensor => tensor.Name);
 
         // PEFT looks for biases of adapted layers under a name that they do not have, so its lora_only files hold none.
         bool MayBeAbsent(string key) => bias == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
@@ -102,11 +131,11 @@ internal sealed class PeftFolder
         foreach (var (key, entry) in file.Entries)
         {
             using var scope = NewDisposeScope();
-            var parameter = expected[key];
-            if (!entry.Shape.SequenceEqual(parameter.shape))
+            var tensor = expected[key];
+            if (!entry.Shape.SequenceEqual(tensor.Shape))
             {
                 throw TrainingException.InvalidData(
-                    $"The adapter was made for another base: '{key}' is {Shape(entry.Shape)}, this model needs {Shape(parameter.shape)}.", WeightsFile);
+                    $"The adapter was made for another base: '{key}' is {Shape(entry.Shape)}, this model needs {Shape(tensor.Shape)}.", WeightsFile);
             }
 
             var values = file.Read(key);
@@ -115,39 +144,47 @@ internal sealed class PeftFolder
                 throw TrainingException.InvalidData($"'{key}' holds numbers that are not finite; the adapter is damaged.", WeightsFile);
             }
 
-            parameter.copy_(values.to(parameter.dtype, parameter.device));
+            tensor.Write(values);
         }
     }
 
-    /// <summary>Writes the three files. Nothing is written when a tensor holds a number that is not finite.</summary>
+    /// <summary>Writes the files. Nothing is written when a tensor holds a number that is not finite.</summary>
     public static void Write(
-        string folder, LoraConfig config, ModelConfig model, IReadOnlyList<TrainableTensor> trainable, ModelCard card)
+        string folder, LayerAdapterConfig config, ModelConfig model, IReadOnlyList<SavedTensor> tensors, ModelCard card)
     {
         using var off = no_grad();
         using var scope = NewDisposeScope();
-        FiniteTensors.Check(trainable);
+        var values = tensors.OrderBy(tensor => tensor.Name, StringComparer.Ordinal).Select(tensor => (tensor.Name, tensor.Read())).ToList();
+        FiniteTensors.Check(values);
         Directory.CreateDirectory(folder);
-        SafeTensorsWriter.Write(
-            Path.Combine(folder, WeightsFile),
-            trainable.OrderBy(tensor => tensor.Name, StringComparer.Ordinal).Select(tensor => (tensor.Name, (Tensor)tensor.Parameter)).ToList(),
-            new Dictionary<string, string> { ["format"] = "pt" });
-        File.WriteAllBytes(Path.Combine(folder, PeftConfig.FileName), PeftConfig.Write(config, model, card.BaseModel));
-        File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForAdapter(card), new UTF8Encoding(false));
+        SafeTensorsWriter.Write(Path.Combine(folder, WeightsFile), values, new Dictionary<string, string> { ["format"] = "pt" });
+        File.WriteAllBytes(Path.Combine(folder, PeftConfig.FileName), PeftConfig.Write(config.Published, model, card.BaseModel));
+        File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForAdapter(card, config.Name, config.Title), new UTF8Encoding(false));
+        var method = Path.Combine(folder, MethodFile);
+        if (config.Published == config)
+        {
+            File.Delete(method);
+        }
+        else
+        {
+            File.WriteAllText(method, JsonSerializer.Serialize<AdapterConfig>(config with { From = null }, SpecJson.Options) + "\n");
+        }
     }
 
     // The module that a key belongs to must exist: this is what differs first when an adapter is attached to the wrong model.
-    private static void CheckBase(SafeTensorsFile file, ModelConfig model)
+    private static void CheckBase(SafeTensorsFile file, LayerAdapterConfig config, ModelConfig model)
     {
-        var modules = LoraPlan.ModulesOf(model).ToHashSet();
+        var linears = LayerPlan.LinearsOf(model);
+        var modules = LayerPlan.ModulesOf(model).ToHashSet();
+        string[] endings = [.. config.TensorsOf(linears[0]).Select(tensor => "." + tensor.Name)];
         foreach (var (key, entry) in file.Entries.OrderBy(entry => entry.Key, StringComparer.Ordinal))
         {
-            var at = key.IndexOf(".lora_", StringComparison.Ordinal);
-            if (at < 0)
+            if (Array.Find(endings, ending => key.EndsWith(ending, StringComparison.Ordinal)) is not { } ending)
             {
                 continue;
             }
 
-            var module = key[..at];
+            var module = key[..^ending.Length];
             if (!module.StartsWith(KeyPrefix, StringComparison.Ordinal) || !modules.Contains(module[KeyPrefix.Length..]))
             {
                 var example = model.Weights.First(weight => weight.IsLinear);

@@ -49,7 +49,7 @@ public static class Exporter
         using var plain = ProbeLogits.Of(model);
         var baseModel = PeftFolder.Open(adapterFolder).BaseModel ?? NameOf(modelFolder);
         ProbeLogits adapted;
-        using (var adapter = new LoraConfig { From = adapterFolder }.Attach(model, seed: 0))
+        using (var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0))
         {
             adapter.SetTraining(false);
             adapted = ProbeLogits.Of(model);
@@ -59,7 +59,7 @@ public static class Exporter
         using (adapted)
         {
             using var fresh = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
-            using var again = new LoraConfig { From = folder.Path }.Attach(fresh, seed: 0);
+            using var again = AdapterConfig.Saved(folder.Path).Attach(fresh, seed: 0);
             again.SetTraining(false);
             using var after = ProbeLogits.Of(fresh);
             var report = new ExportReport(
@@ -74,7 +74,7 @@ public static class Exporter
     {
         using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, QuantizedBase.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
-        using var adapter = new LoraConfig { From = adapterFolder }.Attach(model, seed: 0);
+        using var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0);
         adapter.SetTraining(false);
         var adapted = ProbeLogits.Of(model);
         adapter.MergeIntoModel();

@@ -41,7 +41,7 @@ internal static class MergedShards
         }
 
         // A tied head that is stored a second time follows the embedding; anything else is a table that training does not touch.
-        return entry.Name.EndsWith(LoraPlan.OutputHead + ".weight", StringComparison.Ordinal)
+        return entry.Name.EndsWith(LayerPlan.OutputHead + ".weight", StringComparison.Ordinal)
             && weights.TryGetValue("model.embed_tokens.weight", out var embedding)
             ? embedding.to_type(entry.DType.ToScalarType()).cpu()
             : shard.Read(entry.Name);

@@ -7,7 +7,7 @@ namespace TrainingService.Training.Numerics;
 public static class SingularValues
 {
     /// <summary>Matrices up to this many rows or columns, whichever is fewer, are decomposed in float64.</summary>
-    private const int DoubleLimit = 512;
+    internal const int DoubleLimit = 512;
 
     // Rounds of subspace iteration and surplus directions of Halko, Martinsson and Tropp 2011, arXiv:0909.4061, §4.5 and §5.4: with
     // these the leading values of matrices with slowly falling spectra agree with the exact ones to about one per cent at the end of the

@@ -14,10 +14,6 @@ public static class QuantizedBase
 {
     public const string FileName = "quantization.json";
 
-    /// <summary>Why full fine-tuning and a quantised base exclude each other, and what to do.</summary>
-    internal const string RefusesFull =
-        "quantization holds weights in codes, which do not train, and adapter full trains every weight; use adapter lora, or leave quantization out.";
-
     private const long LargestBytes = 1 << 16;
 
     /// <summary>What to do about a module that trains in full and would be quantised.</summary>
@@ -26,11 +22,8 @@ public static class QuantizedBase
         + "adapt it by factors instead, or leave quantization out.";
 
     /// <summary>The linear layers that train in full although a quantised base holds them in codes.</summary>
-    internal static IReadOnlyList<string> Trained(LoraPlan plan, ModelConfig model) => Trained(plan.FullWeights, model);
-
-    /// <inheritdoc cref="Trained(LoraPlan, ModelConfig)"/>
     internal static IReadOnlyList<string> Trained(IReadOnlyList<string> fullWeights, ModelConfig model) =>
-        [.. model.Weights.Where(QuantizationConfig.Covers).Select(weight => weight.Name).Intersect(fullWeights).Select(LoraPlan.ModuleOf)];
+        [.. model.Weights.Where(QuantizationConfig.Covers).Select(weight => weight.Name).Intersect(fullWeights).Select(LayerPlan.ModuleOf)];
 
     /// <summary>Says beside an adapter how its base was held; removes what an earlier save said when it was not quantised.</summary>
     internal static void Write(string folder, QuantizationConfig? quantization)

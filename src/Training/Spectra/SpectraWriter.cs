@@ -21,7 +21,7 @@ public static class SpectraWriter
     {
         limits ??= SpectraLimits.Default;
         using var off = no_grad();
-        using var original = baseModel is not null && adapter.Updates.Any(update => update.Factors is null)
+        using var original = baseModel is not null && adapter.Updates.Any(update => update.TrainsInPlace)
             ? LinearWeights.Open(baseModel) : null;
         var layers = adapter.Updates.Select(update =>
         {
@@ -50,7 +50,7 @@ public static class SpectraWriter
         if (adapterFolder is not null)
         {
             using var model = CausalLm.Load(modelFolder, weights.DType, CPU, QuantizedBase.Of(adapterFolder));
-            using var adapter = new LoraConfig { From = adapterFolder }.Attach(model, seed: 0);
+            using var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0);
             return Write(adapter, outFolder, limits: limits);
         }
 
@@ -70,6 +70,13 @@ public static class SpectraWriter
                 update.Module, weight.shape, Spectrum.Of(weight, limits),
                 Spectrum.OfProduct(factors.Left, factors.Right, factors.Scale), Spectrum.Of(Adapter.Merge(update), limits),
                 (int)factors.Right.shape[0], factors.Scale);
+        }
+
+        if (!update.TrainsInPlace)
+        {
+            var weight = update.Weight;
+            return LayerSpectra.Create(
+                update.Module, weight.shape, Spectrum.Of(weight, limits), Spectrum.Of(update.Delta, limits), Spectrum.Of(Adapter.Merge(update), limits));
         }
 
         var trained = update.Weight.to_type(ScalarType.Float32).cpu();

@@ -52,7 +52,7 @@ internal sealed class LoadedModel : IDisposable
 
         try
         {
-            var attached = new LoraConfig { From = adapter.FullName }.Attach(loaded, seed: 0);
+            var attached = AdapterConfig.Saved(adapter.FullName).Attach(loaded, seed: 0);
             attached.SetTraining(false);
             return new(loaded, attached);
         }

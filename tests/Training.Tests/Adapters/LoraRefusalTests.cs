@@ -87,7 +87,6 @@ public class LoraRefusalTests
 
     [Theory]
     [InlineData("peft_type", "\"IA3\"")]
-    [InlineData("use_dora", "true")]
     [InlineData("lora_bias", "true")]
     [InlineData("fan_in_fan_out", "true")]
     [InlineData("init_lora_weights", "\"pissa_niter_4\"")]
@@ -101,6 +100,15 @@ public class LoraRefusalTests
 
         Assert.Contains(field, error.Message, StringComparison.Ordinal);
         Assert.Equal($"adapter_config.json:{field}", error.Param);
+    }
+
+    [Fact]
+    public void A_spec_of_another_method_is_told_the_saved_one()
+    {
+        var error = Refused(new LoraConfig { From = Copy(config => config["use_dora"] = true) });
+
+        Assert.Equal("adapter.type", error.Param);
+        Assert.Contains("set adapter.type to dora", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]

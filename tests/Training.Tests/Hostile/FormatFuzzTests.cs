@@ -150,7 +150,7 @@ public sealed class FormatFuzzTests : IDisposable
             Assert.Equal(result.Spec is null, result.Errors.Count > 0);
             if (result.Spec is { Adapter: Training.Adapters.LoraConfig adapter })
             {
-                LoraChecksOf(adapter);
+                LayerChecksOf(adapter);
             }
         });
     }
@@ -169,9 +169,9 @@ public sealed class FormatFuzzTests : IDisposable
         });
     }
 
-    private static void LoraChecksOf(Training.Adapters.LoraConfig config)
+    private static void LayerChecksOf(Training.Adapters.LayerAdapterConfig config)
     {
-        foreach (var error in Training.Adapters.LoraChecks.Of(config, Spec.SpecModels.Stories260K))
+        foreach (var error in Training.Adapters.LayerChecks.Of(config, Spec.SpecModels.Stories260K))
         {
             Assert.NotEmpty(error.Message);
         }

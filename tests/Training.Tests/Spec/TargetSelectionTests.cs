@@ -42,7 +42,7 @@ public class TargetSelectionTests
     {
         var config = new LoraConfig { RankPattern = new Dictionary<string, int> { [key] = 2 } };
 
-        Assert.Equal(ranks, string.Join(' ', TargetSelection.Select(config, Linears).Select(layer => layer.Rank)));
+        Assert.Equal(ranks, string.Join(' ', TargetSelection.Select(config, Linears).Select(layer => TargetSelection.WithRank(config, layer).Rank)));
     }
 
     [Fact]
@@ -56,7 +56,7 @@ public class TargetSelectionTests
             AlphaPattern = new Dictionary<string, double> { ["v_proj"] = 4 },
         };
 
-        var layers = TargetSelection.Select(config, Linears);
+        var layers = TargetSelection.Select(config, Linears).Select(layer => TargetSelection.WithRank(config, layer)).ToList();
 
         Assert.Equal([(2, 8, 4), (1, 4, 4), (2, 8, 4), (4, 4, 1), (2, 8, 4)], layers.Select(layer => (layer.Rank, layer.Alpha, layer.Scale)));
         Assert.Equal(2 * 16 + 12 + 2 * 16 + 4 * 12 + 2 * 16, layers.Sum(layer => layer.FactorCount));

@@ -2,12 +2,12 @@ using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Adapters;
 
-/// <summary>What is wrong with a <see cref="LoraConfig"/> for one model, all of it at once. Needs no tensors.</summary>
-public static class LoraChecks
+/// <summary>What is wrong with a <see cref="LayerAdapterConfig"/> for one model, all of it at once. Needs no tensors.</summary>
+public static class LayerChecks
 {
-    private const string Path = "adapter";
+    internal const string Path = "adapter";
 
-    public static IReadOnlyList<SpecError> Of(LoraConfig config, ModelConfig model)
+    public static IReadOnlyList<SpecError> Of(LayerAdapterConfig config, ModelConfig model)
     {
         var faults = Faults(config).ToList();
         if (faults.Count > 0)
@@ -15,10 +15,10 @@ public static class LoraChecks
             return faults;
         }
 
-        var linears = LoraPlan.LinearsOf(model);
+        var linears = LayerPlan.LinearsOf(model);
         var names = linears.Select(linear => linear.Name).ToList();
         var selected = TargetSelection.Select(config, linears);
-        var full = LoraPlan.FullWeightsOf(config, model).Select(LoraPlan.ModuleOf).ToHashSet();
+        var full = LayerPlan.FullWeightsOf(config, model).Select(LayerPlan.ModuleOf).ToHashSet();
         List<SpecError> errors =
         [
             .. Selector(config.TargetModules, names, "target_modules"),
@@ -31,26 +31,22 @@ public static class LoraChecks
         }
 
         var layers = selected.Where(layer => !full.Contains(layer.Name)).ToList();
-        var adapted = layers.ConvertAll(layer => layer.Name);
         return
         [
             .. Twice(config, selected.Where(layer => full.Contains(layer.Name))),
             .. layers.Count == 0 ? Nothing() : [],
-            .. Keys(config.RankPattern.Keys, adapted, "rank_pattern"),
-            .. Keys(config.AlphaPattern.Keys, adapted, "alpha_pattern"),
-            .. Ranks(config, layers),
+            .. config.CheckLayers(layers),
         ];
     }
 
     /// <summary>What no model could be asked with. A spec was checked for it when it was read, a saved adapter's config was not.</summary>
-    private static IEnumerable<SpecError> Faults(LoraConfig config)
+    private static IEnumerable<SpecError> Faults(LayerAdapterConfig config)
     {
         (string Member, string Pattern)[] patterns =
         [
             ("target_modules", config.TargetModules.Pattern ?? ""),
             ("exclude_modules", config.ExcludeModules?.Pattern ?? ""),
-            .. config.RankPattern.Keys.Select(key => ("rank_pattern", key)),
-            .. config.AlphaPattern.Keys.Select(key => ("alpha_pattern", key)),
+            .. config.Patterns,
         ];
         foreach (var (member, pattern) in patterns)
         {
@@ -60,12 +56,9 @@ public static class LoraChecks
             }
         }
 
-        foreach (var (member, rank) in config.RankPattern.Values.Select(rank => ("rank_pattern", rank)).Prepend(("rank", config.Rank)))
+        foreach (var fault in config.Faults)
         {
-            if (rank < 1)
-            {
-                yield return Error(member, $"is {rank}; a rank must be at least 1.", SpecErrorCodes.OutOfRange);
-            }
+            yield return fault;
         }
     }
 
@@ -82,13 +75,13 @@ public static class LoraChecks
         return linears.Any(selector.Selects) ? [] : [Unknown(selector.ToString(), linears, path)];
     }
 
-    private static IEnumerable<SpecError> Saved(LoraConfig config, ModelConfig model)
+    private static IEnumerable<SpecError> Saved(LayerAdapterConfig config, ModelConfig model)
     {
-        var modules = LoraPlan.ModulesOf(model);
+        var modules = LayerPlan.ModulesOf(model);
         foreach (var (index, name) in config.ModulesToSave.Index())
         {
             var path = SpecPath.Item(SpecPath.Member(Path, "modules_to_save"), index);
-            if (model.TiesHead && TargetSelection.Means(LoraPlan.OutputHead, name))
+            if (model.TiesHead && TargetSelection.Means(LayerPlan.OutputHead, name))
             {
                 yield return new(
                     path,
@@ -102,7 +95,7 @@ public static class LoraChecks
         }
     }
 
-    private static IEnumerable<SpecError> Twice(LoraConfig config, IEnumerable<SelectedLinear> layers) =>
+    private static IEnumerable<SpecError> Twice(LayerAdapterConfig config, IEnumerable<LinearShape> layers) =>
         config.TargetModules.IsAllLinear ? [] : layers.Take(1).Select(layer => Error(
             "modules_to_save",
             $"and adapter.target_modules both select layer '{layer.Name}'; name it in one of them.",
@@ -113,34 +106,13 @@ public static class LoraChecks
         Error("exclude_modules", "and adapter.modules_to_save leave no layer to adapt; take a name out of them.", SpecErrorCodes.Conflict),
     ];
 
-    private static IEnumerable<SpecError> Keys(IEnumerable<string> keys, IReadOnlyList<string> layers, string member) => keys
-        .Where(key => !layers.Any(layer => ModulePattern.MatchesKey(key, layer)))
-        .Select(key => Unknown(key, layers, SpecPath.Member(SpecPath.Member(Path, member), key)));
-
-    /// <summary>One error for the rank and one for each key of the pattern: the first layer that is too small stands for the others.</summary>
-    private static IEnumerable<SpecError> Ranks(LoraConfig config, IEnumerable<SelectedLinear> layers) =>
-        from layer in layers
-        where layer.Rank > Math.Min(layer.In, layer.Out)
-        let key = config.RankPattern.Keys.FirstOrDefault(key => ModulePattern.MatchesKey(key, layer.Name))
-        group layer by key into tooSmall
-        let path = tooSmall.Key is { } key
-            ? SpecPath.Member(SpecPath.Member(Path, "rank_pattern"), key)
-            : SpecPath.Member(Path, "rank")
-        let layer = tooSmall.MinBy(layer => Math.Min(layer.In, layer.Out))
-        let more = tooSmall.Count() > 1 ? $" (and {tooSmall.Count() - 1} more layers allow less than {layer.Rank})" : ""
-        select new SpecError(
-            path,
-            $"{path} is {layer.Rank}, larger than layer '{layer.Name}' allows, whose weight is {layer.Out} x {layer.In}{more}; "
-            + $"use at most {Math.Min(layer.In, layer.Out)}, or give that layer its own rank in adapter.rank_pattern.",
-            SpecErrorCodes.RankTooLarge);
-
-    private static SpecError Unknown(string name, IReadOnlyList<string> modules, string path)
+    internal static SpecError Unknown(string name, IReadOnlyList<string> modules, string path)
     {
-        if (TargetSelection.Means(LoraPlan.OutputHead, name))
+        if (TargetSelection.Means(LayerPlan.OutputHead, name))
         {
             return new(
                 path,
-                $"{path} names the output head, which cannot have low-rank factors here; put lm_head into adapter.modules_to_save to train it in full.",
+                $"{path} names the output head, which cannot be adapted here; put lm_head into adapter.modules_to_save to train it in full.",
                 SpecErrorCodes.UnknownModule);
         }
 
@@ -152,6 +124,6 @@ public static class LoraChecks
             path, $"{path} is '{SpecPath.Shorten(name)}', which no module of this model matches; {near}{string.Join(", ", endings)}.", SpecErrorCodes.UnknownModule);
     }
 
-    private static SpecError Error(string member, string predicate, string code) =>
+    internal static SpecError Error(string member, string predicate, string code) =>
         new(SpecPath.Member(Path, member), $"{SpecPath.Member(Path, member)} {predicate}", code);
 }

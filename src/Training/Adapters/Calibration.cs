@@ -1,0 +1,118 @@
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
+using TrainingService.Training.Objectives;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>What a method may learn of the training rows before it starts: the inputs of layers, and the gradients of their weights.</summary>
+/// <remarks>The same rows in the same order at each call, so that a run that is started anew starts at the same values.</remarks>
+/// <param name="rows">Gives at most so many training rows, one to a batch, without padding.</param>
+/// <param name="progress">Gets the rows that are done, of how many.</param>
+public sealed class Calibration(
+    ObjectiveConfig objective, Device device, Func<int, IEnumerable<Batch>> rows, Action<int, int>? progress = null, CancellationToken ct = default)
+{
+    /// <summary>Hands the inputs of layers to a function, row by row, while the model runs without gradients.</summary>
+    /// <param name="layers">Names of linear layers whose inputs are wanted.</param>
+    /// <param name="limit">Rows at most.</param>
+    /// <param name="take">Gets a layer's name and its input [N, in], in the model's format; the tensor is gone after the call.</param>
+    /// <returns>Rows that there were.</returns>
+    public int Inputs(CausalLm model, IReadOnlySet<string> layers, int limit, Action<string, Tensor> take)
+    {
+        var slots = model.Linears.Where(slot => layers.Contains(slot.Name)).ToList();
+        var listening = slots.ConvertAll(slot => new Listening(slot.Name, slot.Module, take));
+        try
+        {
+            foreach (var (slot, listener) in slots.Zip(listening))
+            {
+                slot.Module = listener;
+            }
+
+            return EachRow(limit, batch =>
+            {
+                using var off = no_grad();
+                objective.Measure(model, batch, device);
+            });
+        }
+        finally
+        {
+            foreach (var (slot, listener) in slots.Zip(listening))
+            {
+                slot.Module = listener.Layer;
+                listener.Dispose();
+            }
+        }
+    }
+
+    /// <summary>Hands the gradients of frozen weights to a function, row by row: those of the row's mean loss.</summary>
+    /// <param name="layers">Names of linear layers with plain weights.</param>
+    /// <param name="take">Gets a layer's name and the gradient [out, in] of its weight, in the model's format; the tensor is gone after the call.</param>
+    /// <inheritdoc cref="Inputs"/>
+    public int Gradients(CausalLm model, IReadOnlySet<string> layers, int limit, Action<string, Tensor> take)
+    {
+        var weights = model.Linears.Where(slot => layers.Contains(slot.Name))
+            .Select(slot => (slot.Name, Weight: ((Linear)slot.Base).weight)).ToList();
+        try
+        {
+            weights.ForEach(layer => layer.Weight.requires_grad = true);
+            return EachRow(limit, batch =>
+            {
+                var measured = objective.Measure(model, batch, device);
+                BackwardPass.OfThisThread.Run(measured.Sum / (double)objective.Weight(batch));
+                using var off = no_grad();
+                foreach (var (name, weight) in weights)
+                {
+                    if (weight.grad is { } gradient)
+                    {
+                        take(name, gradient);
+                        gradient.zero_();
+                    }
+                }
+            });
+        }
+        finally
+        {
+            foreach (var (_, weight) in weights)
+            {
+                weight.requires_grad = false;
+                weight.grad?.Dispose();
+                weight.grad = null;
+            }
+        }
+    }
+
+    private int EachRow(int limit, Action<Batch> measure)
+    {
+        var done = 0;
+        foreach (var batch in rows(limit))
+        {
+            ct.ThrowIfCancellationRequested();
+            using var scope = NewDisposeScope();
+            measure(batch);
+            progress?.Invoke(++done, limit);
+        }
+
+        return done > 0 ? done : throw TrainingException.InvalidData("There is no training row to calibrate the adapter with.", "data.train");
+    }
+
+    /// <summary>Runs a layer and tells its input.</summary>
+    private sealed class Listening(string layerName, nn.Module<Tensor, Tensor> layer, Action<string, Tensor> take)
+        : nn.Module<Tensor, Tensor>(nameof(Listening))
+    {
+        // A field of a module type would be found by reflection, registered as a child and disposed with this one.
+        private readonly Func<nn.Module<Tensor, Tensor>> _layer = () => layer;
+
+        public nn.Module<Tensor, Tensor> Layer => _layer();
+
+        public override Tensor forward(Tensor input)
+        {
+            using (NewDisposeScope())
+            {
+                take(layerName, input.reshape(-1, input.shape[^1]));
+            }
+
+            return Layer.forward(input);
+        }
+    }
+}

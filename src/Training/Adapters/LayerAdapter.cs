@@ -1,0 +1,189 @@
+using TorchSharp.Modules;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>A method's tensors beside chosen linear layers of a running model, and the weights that train with them.</summary>
+internal class LayerAdapter : Adapter
+{
+    private readonly LayerAdapterConfig _config;
+    private readonly CausalLm _model;
+    private readonly List<(LinearSlot Slot, AdaptedLinear Layer)> _layers = [];
+    private readonly Dictionary<string, Tensor> _shared = [];
+    private readonly List<TrainableTensor> _trainable = [];
+    private readonly List<SavedTensor> _saved = [];
+    private bool _merged;
+
+    public LayerAdapter(CausalLm model, LayerAdapterConfig config, LayerPlan plan)
+    {
+        if (model.Quantization is not null && QuantizedBase.Trained(plan.FullWeights, model.Config) is { Count: > 0 } trained)
+        {
+            throw TrainingException.InvalidSpec(QuantizedBase.RefusesTrained(trained[0]), "adapter.modules_to_save");
+        }
+
+        _config = config;
+        _model = model;
+        foreach (var tensor in config.SharedBy(plan.Layers))
+        {
+            var parameter = Empty(tensor, model.Device);
+            _shared.Add(tensor.Name, parameter);
+            _saved.Add(SavedTensor.Of(tensor.Name, parameter));
+            if (tensor.Trains)
+            {
+                _trainable.Add(new TrainableTensor(tensor.Name, parameter) { Role = tensor.Role });
+            }
+        }
+
+        var slots = model.Linears.ToDictionary(slot => slot.Name);
+        foreach (var shape in plan.Layers)
+        {
+            var slot = slots[shape.Name];
+            var declared = config.TensorsOf(shape);
+            var tensors = declared.ToDictionary(tensor => tensor.Name, tensor => Empty(tensor, model.Device));
+            var layer = config.Wrap(new LayerParts(slot, shape, tensors, _shared));
+            slot.Module = layer;
+            _layers.Add((slot, layer));
+            var prefix = PeftFolder.KeyPrefix + shape.Name + ".";
+            _trainable.AddRange(declared.Where(tensor => tensor.Trains)
+                .Select(tensor => new TrainableTensor(prefix + tensor.Name, tensors[tensor.Name]) { Role = tensor.Role }));
+            _saved.AddRange(layer.Saved.Select(saved => saved with { Name = prefix + saved.Name }));
+        }
+
+        TrainInPlace(plan);
+    }
+
+    public override IReadOnlyList<TrainableTensor> Trainable => _trainable;
+
+    public override IReadOnlyList<LayerUpdate> Updates => _layers.ConvertAll(
+        pair => new LayerUpdate(pair.Layer.Shape.Name, () => AdaptedLinear.WeightOf(pair.Slot.Base), () => pair.Layer.Factors, pair.Layer.Delta));
+
+    public override QuantizationConfig? Quantization => _model.Quantization;
+
+    protected IEnumerable<AdaptedLinear> Layers => _layers.Select(pair => pair.Layer);
+
+    /// <summary>First values of all tensors.</summary>
+    /// <param name="measured">What <see cref="LayerAdapterConfig.Measure"/> gave.</param>
+    public void Initialise(int seed, IReadOnlyDictionary<string, Tensor> measured)
+    {
+        // One stream of numbers on the CPU for all layers in order: the same start on every device.
+        using var off = no_grad();
+        using var generator = new Generator((ulong)seed, CPU);
+        using var scope = NewDisposeScope();
+        var start = new AdapterStart(generator, measured);
+        _config.InitialiseShared(_shared, start);
+        foreach (var (_, layer) in _layers)
+        {
+            layer.Initialise(start);
+        }
+
+        Settle();
+    }
+
+    public override void SetTraining(bool training)
+    {
+        foreach (var (_, layer) in _layers)
+        {
+            layer.train(training);
+        }
+    }
+
+    public override void Save(string folder, ModelCard card)
+    {
+        ObjectDisposedException.ThrowIf(_merged, this);
+        PeftFolder.Write(folder, _config, _model.Config, _saved, card);
+        QuantizedBase.Write(folder, _model.Quantization);
+    }
+
+    public override void Load(string folder)
+    {
+        using var off = no_grad();
+        using var scope = NewDisposeScope();
+        PeftFolder.Open(folder).CopyInto(_saved, _config.TrainedBiases);
+        Settle();
+    }
+
+    public override void MergeIntoModel()
+    {
+        ObjectDisposedException.ThrowIf(_merged, this);
+        using var off = no_grad();
+        var updates = Updates;
+        Detach();
+        foreach (var ((slot, _), update) in _layers.Zip(updates))
+        {
+            using var scope = NewDisposeScope();
+            _model.SetWeight(slot, Merge(update));
+        }
+
+        _merged = true;
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        if (!disposing)
+        {
+            return;
+        }
+
+        Detach();
+        foreach (var (_, layer) in _layers)
+        {
+            layer.Dispose();
+        }
+
+        foreach (var tensor in _shared.Values)
+        {
+            tensor.Dispose();
+        }
+
+        _layers.Clear();
+        _saved.Clear();
+        foreach (var trained in _trainable.Where(tensor => !tensor.Parameter.IsInvalid))
+        {
+            trained.Parameter.requires_grad = false;
+        }
+
+        _trainable.Clear();
+    }
+
+    // A parameter takes over the handle of its tensor, and with it the place in the caller's dispose scope.
+    private static Parameter Empty(LayerTensor tensor, Device device)
+    {
+        var parameter = new Parameter(zeros([.. tensor.Shape], dtype: ScalarType.Float32, device: device), tensor.Trains);
+        parameter.DetachFromDisposeScope();
+        return parameter;
+    }
+
+    private void TrainInPlace(LayerPlan plan)
+    {
+        var weights = _model.NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter);
+        var roles = _model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
+        var adapted = plan.Layers.Select(layer => layer.Name).ToHashSet();
+        foreach (var name in plan.Biases.Concat(plan.FullWeights))
+        {
+            weights[name].requires_grad = true;
+            var module = LayerPlan.ModuleOf(name);
+            var key = PeftFolder.KeyPrefix + (adapted.Contains(module) ? module + ".base_layer.bias" : name);
+            _trainable.Add(new TrainableTensor(key, weights[name]) { Role = roles[name] });
+            _saved.Add(SavedTensor.Of(key, weights[name]));
+        }
+    }
+
+    private void Settle()
+    {
+        foreach (var (_, layer) in _layers)
+        {
+            layer.Settle();
+        }
+    }
+
+    private void Detach()
+    {
+        foreach (var (slot, _) in _layers)
+        {
+            slot.Module = slot.Base;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+using System.ComponentModel;
+using System.Text.Json.Nodes;
+using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Models;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>A tensor that a method keeps beside a layer, or once for all layers.</summary>
+/// <param name="Name">Its key in the saved file: after the layer's name and a dot, or the whole key of a tensor that layers share.</param>
+/// <param name="Trains">Otherwise it stays as it starts, and is saved so that nobody has to make it again.</param>
+public sealed record LayerTensor(string Name, IReadOnlyList<long> Shape, TensorRole Role = TensorRole.Weight, bool Trains = true);
+
+/// <summary>A method that changes chosen linear layers by tensors beside each.</summary>
+/// <remarks>
+/// A method of its own says which tensors stand beside a layer (<see cref="TensorsOf"/>) and which module runs in its place
+/// (<see cref="Wrap"/>). Selection, checks, counts, saving, loading, merging and detaching follow from these for all methods alike.
+/// </remarks>
+public abstract record LayerAdapterConfig : AdapterConfig
+{
+    [Description("Layers to adapt: a list of module name endings, a regular expression over whole module names, or all-linear (every linear layer but the output head).")]
+    public ModuleSelector TargetModules { get; init; } = ModuleSelector.AllLinear;
+
+    [Description("Layers to leave alone, selected in the same way; null: none.")]
+    public ModuleSelector? ExcludeModules { get; init; }
+
+    [Description("Modules that train in full and are saved with the adapter, such as embed_tokens or lm_head.")]
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
+
+    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring)
+    {
+        if (From is null)
+        {
+            var plan = LayerPlan.Create(this, model.Config);
+            using var scope = NewDisposeScope();
+            var measured = restoring ? new Dictionary<string, Tensor>() : Measure(model, plan.Layers, calibration);
+            var fresh = Build(model, plan);
+            if (!restoring)
+            {
+                fresh.Initialise(seed, measured);
+            }
+
+            return fresh;
+        }
+
+        var config = PeftFolder.Open(From).Reconcile(this, model.Config);
+        var adapter = config.Build(model, LayerPlan.Create(config, model.Config));
+        try
+        {
+            adapter.Load(From);
+            return adapter;
+        }
+        catch (TrainingException)
+        {
+            adapter.Dispose();
+            throw;
+        }
+    }
+
+    public sealed override IReadOnlyList<SpecError> Check(ModelConfig model) => LayerChecks.Of(this, model);
+
+    public sealed override IReadOnlyList<TrainedShape> Trained(ModelConfig model)
+    {
+        var plan = LayerPlan.Create(this, model);
+        var inPlace = plan.Biases.Concat(plan.FullWeights).ToHashSet();
+        return
+        [
+            .. SharedBy(plan.Layers).Concat(plan.Layers.SelectMany(TensorsOf))
+                .Where(tensor => tensor.Trains)
+                .Select(tensor => new TrainedShape(tensor.Shape, tensor.Role, IsAdded: true)),
+            .. model.Weights.Where(weight => inPlace.Contains(weight.Name)).Select(TrainedShape.InPlace),
+        ];
+    }
+
+    /// <summary>The tensors beside one layer, in the order in which they are drawn.</summary>
+    internal abstract IReadOnlyList<LayerTensor> TensorsOf(LinearShape layer);
+
+    /// <summary>The tensors that all layers use.</summary>
+    internal virtual IReadOnlyList<LayerTensor> SharedBy(IReadOnlyList<LinearShape> layers) => [];
+
+    /// <summary>The module that runs in place of a layer; its tensors are there and hold zeros.</summary>
+    internal abstract AdaptedLinear Wrap(LayerParts parts);
+
+    /// <summary>Gives the tensors that layers share their first values, before the layers' own.</summary>
+    internal virtual void InitialiseShared(IReadOnlyDictionary<string, Tensor> shared, AdapterStart start)
+    {
+    }
+
+    /// <summary>What the layers' first values need to know of the training rows; nothing, for most methods.</summary>
+    /// <returns>Tensors in the caller's dispose scope, by names that <see cref="AdaptedLinear.Initialise"/> asks for.</returns>
+    internal virtual IReadOnlyDictionary<string, Tensor> Measure(CausalLm model, IReadOnlyList<LinearShape> layers, Calibration? calibration) =>
+        new Dictionary<string, Tensor>();
+
+    /// <summary>The adapter of this choice, its tensors zero. A method that acts after steps or adds to the loss has an adapter of its own.</summary>
+    internal virtual LayerAdapter Build(CausalLm model, LayerPlan plan) => new(model, this, plan);
+
+    /// <summary>Which biases of the model train beside the method's tensors.</summary>
+    internal virtual BiasTraining TrainedBiases => BiasTraining.None;
+
+    /// <summary>The choice as others can load it from a saved folder; itself, where the saved tensors are those that train.</summary>
+    internal virtual LayerAdapterConfig Published => this;
+
+    /// <summary>Adds fields of PEFT's configuration that stand for no single member; see <see cref="PeftNameAttribute"/> for those that do.</summary>
+    internal virtual void ToPeft(JsonObject fields)
+    {
+    }
+
+    /// <summary>Reads such fields.</summary>
+    /// <param name="fields">Of PEFT's configuration; what was read is taken out.</param>
+    /// <param name="members">Of the spec; what was read is put in.</param>
+    internal virtual void FromPeft(JsonObject fields, JsonObject members)
+    {
+    }
+
+    /// <summary>Regular expressions besides the selectors, with the member that holds each.</summary>
+    internal virtual IEnumerable<(string Member, string Pattern)> Patterns => [];
+
+    /// <summary>What no model could be asked with, besides the patterns: a spec was checked for it when it was read, a saved config was not.</summary>
+    internal virtual IEnumerable<SpecError> Faults => [];
+
+    /// <summary>What is wrong with this choice for the layers that it selects.</summary>
+    internal virtual IEnumerable<SpecError> CheckLayers(IReadOnlyList<LinearShape> layers) => [];
+}

@@ -1,0 +1,14 @@
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Adapters;
+
+/// <summary>One tensor of a saved adapter, and where it comes from.</summary>
+/// <param name="Name">Key in the file; beside a layer what follows the layer's name and a dot.</param>
+/// <param name="Read">Its value, an own tensor of the adapter or a new one in the caller's dispose scope.</param>
+/// <param name="Write">Takes a value over that was read from a file: finite, of the shape, on any device.</param>
+internal sealed record SavedTensor(string Name, IReadOnlyList<long> Shape, Func<Tensor> Read, Action<Tensor> Write)
+{
+    /// <summary>A tensor that is saved as it is.</summary>
+    public static SavedTensor Of(string name, Tensor tensor) =>
+        new(name, tensor.shape, () => tensor, value => tensor.copy_(value.to(tensor.dtype, tensor.device)));
+}
