@@ -127,6 +127,7 @@ public static class TrainingRun
         using var optimizer = spec.Optimizer.Create(parameters);
         var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
         report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
+        adapter.Begin(plan.TotalSteps);
         RunHistory.Restore(start.Step > 0 ? checkpoints.FolderOf(start.Step) : null, workFolder);
         if (start.Step > 0)
         {

@@ -58,6 +58,11 @@ internal abstract class AdaptedLinear : nn.Module<Tensor, Tensor>
     /// <summary>What is written to the file for this layer, and how it is read again.</summary>
     public virtual IEnumerable<SavedTensor> Saved => _parts.Tensors.Select(tensor => SavedTensor.Of(tensor.Key, tensor.Value));
 
+    /// <summary>Folds what the method does to the model's own bias into it, in place; nothing, for most methods. Gradients are off.</summary>
+    public virtual void MergeBias()
+    {
+    }
+
     public override Tensor forward(Tensor x)
     {
         using var scope = NewDisposeScope();

@@ -61,7 +61,13 @@ public abstract class Adapter : IDisposable
     /// <summary>A scalar that is added to the loss, in the caller's dispose scope; null: none.</summary>
     public virtual Tensor? Regulariser() => null;
 
-    /// <summary>Called after each optimizer step, one-based.</summary>
+    /// <summary>Called before the first step of a run, and before those that follow on a resume: how many optimizer steps the whole run has.</summary>
+    /// <exception cref="TrainingException">What the adapter does between steps does not fit into so many.</exception>
+    public virtual void Begin(int totalSteps)
+    {
+    }
+
+    /// <summary>Called after each optimizer step, one-based; the gradients of the step are still there.</summary>
     public virtual void AfterStep(int step)
     {
     }

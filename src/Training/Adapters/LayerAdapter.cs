@@ -9,7 +9,6 @@ namespace TrainingService.Training.Adapters;
 /// <summary>A method's tensors beside chosen linear layers of a running model, and the weights that train with them.</summary>
 internal class LayerAdapter : Adapter
 {
-    private readonly LayerAdapterConfig _config;
     private readonly CausalLm _model;
     private readonly List<(LinearSlot Slot, AdaptedLinear Layer)> _layers = [];
     private readonly Dictionary<string, Tensor> _shared = [];
@@ -24,7 +23,7 @@ internal class LayerAdapter : Adapter
             throw TrainingException.InvalidSpec(QuantizedBase.RefusesTrained(trained[0]), "adapter.modules_to_save");
         }
 
-        _config = config;
+        Config = config;
         _model = model;
         foreach (var tensor in config.SharedBy(plan.Layers))
         {
@@ -62,6 +61,9 @@ internal class LayerAdapter : Adapter
 
     public override QuantizationConfig? Quantization => _model.Quantization;
 
+    /// <summary>The choice as it is saved.</summary>
+    protected LayerAdapterConfig Config { get; set; }
+
     protected IEnumerable<AdaptedLinear> Layers => _layers.Select(pair => pair.Layer);
 
     /// <summary>First values of all tensors.</summary>
@@ -73,7 +75,7 @@ internal class LayerAdapter : Adapter
         using var generator = new Generator((ulong)seed, CPU);
         using var scope = NewDisposeScope();
         var start = new AdapterStart(generator, measured);
-        _config.InitialiseShared(_shared, start);
+        Config.InitialiseShared(_shared, start);
         foreach (var (_, layer) in _layers)
         {
             layer.Initialise(start);
@@ -93,7 +95,7 @@ internal class LayerAdapter : Adapter
     public override void Save(string folder, ModelCard card)
     {
         ObjectDisposedException.ThrowIf(_merged, this);
-        PeftFolder.Write(folder, _config, _model.Config, _saved, card);
+        PeftFolder.Write(folder, Config, _model.Config, _saved, card);
         QuantizedBase.Write(folder, _model.Quantization);
     }
 
@@ -101,7 +103,7 @@ internal class LayerAdapter : Adapter
     {
         using var off = no_grad();
         using var scope = NewDisposeScope();
-        PeftFolder.Open(folder).CopyInto(_saved, _config.TrainedBiases);
+        PeftFolder.Open(folder).CopyInto(_saved, Config);
         Settle();
     }
 
@@ -111,13 +113,28 @@ internal class LayerAdapter : Adapter
         using var off = no_grad();
         var updates = Updates;
         Detach();
-        foreach (var ((slot, _), update) in _layers.Zip(updates))
+        foreach (var ((slot, layer), update) in _layers.Zip(updates))
         {
             using var scope = NewDisposeScope();
             _model.SetWeight(slot, Merge(update));
+            layer.MergeBias();
         }
 
         _merged = true;
+    }
+
+    /// <summary>Lets weights of the model train in place.</summary>
+    /// <param name="tensors">Name of each weight, and of its tensor in the saved file.</param>
+    protected void TrainInPlace(IEnumerable<(string Weight, string Key)> tensors)
+    {
+        var weights = _model.NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter);
+        var roles = _model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
+        foreach (var (name, key) in tensors)
+        {
+            weights[name].requires_grad = true;
+            _trainable.Add(new TrainableTensor(PeftFolder.KeyPrefix + key, weights[name]) { Role = roles[name] });
+            _saved.Add(SavedTensor.Of(PeftFolder.KeyPrefix + key, weights[name]));
+        }
     }
 
     protected override void Dispose(bool disposing)
@@ -158,17 +175,9 @@ internal class LayerAdapter : Adapter
 
     private void TrainInPlace(LayerPlan plan)
     {
-        var weights = _model.NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter);
-        var roles = _model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
         var adapted = plan.Layers.Select(layer => layer.Name).ToHashSet();
-        foreach (var name in plan.Biases.Concat(plan.FullWeights))
-        {
-            weights[name].requires_grad = true;
-            var module = LayerPlan.ModuleOf(name);
-            var key = PeftFolder.KeyPrefix + (adapted.Contains(module) ? module + ".base_layer.bias" : name);
-            _trainable.Add(new TrainableTensor(key, weights[name]) { Role = roles[name] });
-            _saved.Add(SavedTensor.Of(key, weights[name]));
-        }
+        TrainInPlace(plan.Biases.Concat(plan.FullWeights).Select(
+            name => (name, LayerPlan.ModuleOf(name) is var module && adapted.Contains(module) ? module + ".base_layer.bias" : name)));
     }
 
     private void Settle()

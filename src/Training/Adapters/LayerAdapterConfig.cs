@@ -59,7 +59,7 @@ public abstract record LayerAdapterConfig : AdapterConfig
 
     public sealed override IReadOnlyList<SpecError> Check(ModelConfig model) => LayerChecks.Of(this, model);
 
-    public sealed override IReadOnlyList<TrainedShape> Trained(ModelConfig model)
+    public override IReadOnlyList<TrainedShape> Trained(ModelConfig model)
     {
         var plan = LayerPlan.Create(this, model);
         var inPlace = plan.Biases.Concat(plan.FullWeights).ToHashSet();
@@ -71,6 +71,9 @@ public abstract record LayerAdapterConfig : AdapterConfig
             .. model.Weights.Where(weight => inPlace.Contains(weight.Name)).Select(TrainedShape.InPlace),
         ];
     }
+
+    /// <summary>The modules among which the selectors choose, in the model's order: linear layers, for all methods but those on other modules.</summary>
+    internal virtual IReadOnlyList<LinearShape> Candidates(ModelConfig model) => LayerPlan.LinearsOf(model);
 
     /// <summary>The tensors beside one layer, in the order in which they are drawn.</summary>
     internal abstract IReadOnlyList<LayerTensor> TensorsOf(LinearShape layer);
@@ -111,6 +114,9 @@ public abstract record LayerAdapterConfig : AdapterConfig
     internal virtual void FromPeft(JsonObject fields, JsonObject members)
     {
     }
+
+    /// <summary>Whether a tensor of a saved file follows from the choice, so that it is passed over.</summary>
+    internal virtual bool Derives(string key) => false;
 
     /// <summary>Regular expressions besides the selectors, with the member that holds each.</summary>
     internal virtual IEnumerable<(string Member, string Pattern)> Patterns => [];

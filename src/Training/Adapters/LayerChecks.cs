@@ -15,7 +15,7 @@ public static class LayerChecks
             return faults;
         }
 
-        var linears = LayerPlan.LinearsOf(model);
+        var linears = config.Candidates(model);
         var names = linears.Select(linear => linear.Name).ToList();
         var selected = TargetSelection.Select(config, linears);
         var full = LayerPlan.FullWeightsOf(config, model).Select(LayerPlan.ModuleOf).ToHashSet();

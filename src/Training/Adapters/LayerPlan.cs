@@ -27,7 +27,7 @@ public sealed record LayerPlan(
     {
         var fullWeights = FullWeightsOf(config, model);
         var fullModules = fullWeights.Select(ModuleOf).ToHashSet();
-        var layers = TargetSelection.Select(config, LinearsOf(model)).Where(layer => !fullModules.Contains(layer.Name)).ToList();
+        var layers = TargetSelection.Select(config, config.Candidates(model)).Where(layer => !fullModules.Contains(layer.Name)).ToList();
         var biases = BiasesOf(config, model, layers, fullWeights);
         return new LayerPlan(layers, biases, fullWeights);
     }

@@ -22,12 +22,12 @@ internal static class RankChecks
     }
 
     /// <summary>A rank that is the same for all layers: the first that is too small for it.</summary>
-    public static IEnumerable<SpecError> Of(int rank, IReadOnlyList<LinearShape> layers)
+    public static IEnumerable<SpecError> Of(int rank, IReadOnlyList<LinearShape> layers, string member = "rank")
     {
         if (layers.Count > 0 && layers.MinBy(layer => Math.Min(layer.In, layer.Out)) is var small && rank > Math.Min(small!.In, small.Out))
         {
             yield return LayerChecks.Error(
-                "rank",
+                member,
                 $"is {rank}, larger than layer '{small.Name}' allows, whose weight is {small.Out} x {small.In}; use at most {Math.Min(small.In, small.Out)}.",
                 SpecErrorCodes.RankTooLarge);
         }

@@ -119,16 +119,17 @@ internal sealed class PeftFolder
     }
 
     /// <summary>Hands the file's tensors to those that are saved under the same keys.</summary>
-    public void CopyInto(IReadOnlyList<SavedTensor> tensors, BiasTraining bias)
+    public void CopyInto(IReadOnlyList<SavedTensor> tensors, LayerAdapterConfig config)
     {
         using var file = SafeTensorsFile.Open(_weights);
         var expected = tensors.ToDictionary(tensor => tensor.Name);
 
         // PEFT looks for biases of adapted layers under a name that they do not have, so its lora_only files hold none.
-        bool MayBeAbsent(string key) => bias == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
-        CheckKeys(file, [.. expected.Keys], MayBeAbsent);
+        bool MayBeAbsent(string key) => config.TrainedBiases == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
+        var entries = file.Entries.Where(entry => !config.Derives(entry.Key)).ToList();
+        CheckKeys([.. entries.Select(entry => entry.Key)], [.. expected.Keys], MayBeAbsent);
         using var off = no_grad();
-        foreach (var (key, entry) in file.Entries)
+        foreach (var (key, entry) in entries)
         {
             using var scope = NewDisposeScope();
             var tensor = expected[key];
@@ -195,9 +196,9 @@ internal sealed class PeftFolder
         }
     }
 
-    private static void CheckKeys(SafeTensorsFile file, HashSet<string> expected, Func<string, bool> mayBeAbsent)
+    private static void CheckKeys(HashSet<string> found, HashSet<string> expected, Func<string, bool> mayBeAbsent)
     {
-        var missing = expected.Where(key => !file.Entries.ContainsKey(key) && !mayBeAbsent(key)).Order(StringComparer.Ordinal).ToList();
+        var missing = expected.Where(key => !found.Contains(key) && !mayBeAbsent(key)).Order(StringComparer.Ordinal).ToList();
         if (missing.Count > 0)
         {
             throw TrainingException.InvalidData(
@@ -205,7 +206,7 @@ internal sealed class PeftFolder
                 + "use the adapter with the configuration that it was saved with.", WeightsFile);
         }
 
-        var surplus = file.Entries.Keys.Where(key => !expected.Contains(key)).Order(StringComparer.Ordinal).ToList();
+        var surplus = found.Where(key => !expected.Contains(key)).Order(StringComparer.Ordinal).ToList();
         if (surplus.Count > 0)
         {
             throw TrainingException.InvalidData(

@@ -103,7 +103,7 @@ public static class SpectraWriter
         var report = new SpectraReport(SpectraReport.CurrentFormat, limits.ExactSize, quantization?.Name, layers);
         Directory.CreateDirectory(folder);
         File.WriteAllBytes(Path.Combine(folder, SpectraReport.FileName), JsonSerializer.SerializeToUtf8Bytes(report, SpectraReport.Json));
-        foreach (var (name, svg) in SpectraDrawings.Draw(report))
+        foreach (var (name, svg) in layers.Count == 0 ? [] : SpectraDrawings.Draw(report))   // a method may change no matrix
         {
             File.WriteAllText(Path.Combine(folder, name), svg);
         }
