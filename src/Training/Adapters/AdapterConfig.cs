@@ -13,6 +13,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(DoraConfig), "dora")]
 [JsonDerivedType(typeof(PissaConfig), "pissa")]
 [JsonDerivedType(typeof(MissConfig), "miss")]
+[JsonDerivedType(typeof(AdaLoraConfig), "adalora")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

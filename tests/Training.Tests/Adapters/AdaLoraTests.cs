@@ -1,0 +1,152 @@
+using TorchSharp;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Models;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Tests.Adapters;
+
+[Collection(nameof(RandomNumbers))]
+public class AdaLoraTests : AdapterContract
+{
+    protected override LayerAdapterConfig Config => new AdaLoraConfig { InitialRank = 4, TargetRank = 2, Alpha = 64 };
+
+    protected override double LearningRate => 3;   // E starts at zero between small A and B: the first gradients are small
+
+    private static AdaLoraConfig Falling => new() { InitialRank = 4, TargetRank = 2, WarmupSteps = 1, FinalSteps = 2, Interval = 2 };
+
+    [Fact]
+    public void Its_numbers_are_those_of_peft() => PeftGolden.Holds("adalora", new AdaLoraConfig());
+
+    [Fact]
+    public void Its_folder_is_that_of_peft() => PeftGolden.IsSavedAlike("adalora", new AdaLoraConfig { TotalSteps = 10 });
+
+    [Theory]
+    [InlineData(3, 47)]   // (1 - 1/6)³·30 + 30 = 47.36
+    [InlineData(5, 33)]   // (1/2)³·30 + 30 = 33.75
+    [InlineData(8, 30)]
+    public void The_budget_falls_by_a_cubic_curve(int step, int budget) =>
+        Assert.Equal(budget, AdaLoraAdapter.BudgetAt(step, start: 60, target: 30, warmup: 2, last: 8));
+
+    [Fact]
+    public void The_first_importance_is_the_product_of_weight_and_gradient()
+    {
+        // I = |2·3| = 6; Ī = 0.15·6 = 0.9; U = 0.15·|6 - 0.9| = 0.765.
+        using var scope = NewDisposeScope();
+        using var model = TinyModel.Load();
+        using var adapter = Falling.Attach(model, seed: 1);
+        adapter.Begin(10);
+        var singular = adapter.Trainable[1].Parameter;
+        using (no_grad())
+        {
+            singular.fill_(-2);
+            singular.grad = full_like(singular, 3);
+        }
+
+        adapter.AfterStep(1);
+
+        var state = adapter.State.Tensors.ToDictionary(tensor => tensor.Name, tensor => tensor.Tensor);
+        Assert.Equal(0.9, state["model.layers.0.self_attn.q_proj.lora_E.importance"][0].item<float>(), 1e-6);
+        Assert.Equal(0.765, state["model.layers.0.self_attn.q_proj.lora_E.uncertainty"][0].item<float>(), 1e-6);
+    }
+
+    [Fact]
+    public void It_ends_at_its_budget_and_spends_it_unevenly()
+    {
+        using var scope = NewDisposeScope();
+        using var model = TinyModel.Load();
+        using var adapter = (AdaLoraAdapter)Falling.Attach(model, seed: 1);
+        adapter.Begin(10);
+        using var optimizer = optim.AdamW(adapter.Trainable.Select(tensor => tensor.Parameter), 1e-2);
+        List<int> totals = [];
+        for (var step = 1; step <= 10; step++)
+        {
+            Train(model, adapter, optimizer, step);
+            totals.Add(adapter.Ranks.Values.Sum());
+        }
+
+        // 21 layers with 4 ranks each; at step 2, (1 - 1/7)³·42 + 42 = 68.4, at 4, (4/7)³·42 + 42 = 49.8, at 6, 42.98; from step 8 on 2 each.
+        Assert.Equal([68, 49, 42, 42, 42, 42], ((int[])[2, 4, 6, 8, 9, 10]).Select(step => totals[step - 1]));
+        Assert.True(adapter.Ranks.Values.Distinct().Count() > 1);
+    }
+
+    [Theory]
+    [InlineData(3)]
+    [InlineData(9)]
+    public void A_resume_is_exact_in_every_phase(int stop)
+    {
+        using var scope = NewDisposeScope();
+        var folder = TinyModel.NewFolder();
+        using var model = TinyModel.Load();
+        using var adapter = Falling.Attach(model, seed: 1);
+        adapter.Begin(10);
+        using var optimizer = optim.SGD(adapter.Trainable.Select(tensor => tensor.Parameter), 1);
+        AdapterState? state = null;
+        for (var step = 1; step <= 10; step++)
+        {
+            Train(model, adapter, optimizer, step);
+            if (step == stop)
+            {
+                adapter.Save(folder, Card);
+                state = new([.. adapter.State.Tensors.Select(tensor => (tensor.Name, tensor.Tensor.clone()))], adapter.State.Record);
+            }
+        }
+
+        using var other = TinyModel.Load();
+        using var resumed = Falling.Attach(other, seed: 1, restoring: true);
+        resumed.Begin(10);
+        resumed.Load(folder);
+        resumed.Restore(state!);
+        using var again = optim.SGD(resumed.Trainable.Select(tensor => tensor.Parameter), 1);
+        for (var step = stop + 1; step <= 10; step++)
+        {
+            Train(other, resumed, again, step);
+        }
+
+        Assert.All(adapter.Trainable.Zip(resumed.Trainable), pair =>
+            Assert.True(pair.First.Parameter.equal(pair.Second.Parameter).all().item<bool>(), pair.First.Name));
+        Assert.All(adapter.State.Tensors.Zip(resumed.State.Tensors), pair =>
+            Assert.True(pair.First.Tensor.equal(pair.Second.Tensor).all().item<bool>(), pair.First.Name));
+    }
+
+    [Fact]
+    public void Allocations_leave_no_tensor_behind()
+    {
+        using var model = TinyModel.Load();
+        using var adapter = Falling.Attach(model, seed: 1);
+        adapter.Begin(10);
+        using var optimizer = optim.SGD(adapter.Trainable.Select(tensor => tensor.Parameter), 1);
+        Train(model, adapter, optimizer, 1);
+        var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
+
+        for (var step = 2; step <= 10; step++)
+        {
+            Train(model, adapter, optimizer, step);
+        }
+
+        Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);
+    }
+
+    [Fact]
+    public void A_run_that_is_too_short_for_its_phases_is_refused()
+    {
+        using var model = TinyModel.Load();
+        using var adapter = Falling.Attach(model, seed: 1);
+
+        Assert.Equal("adapter.warmup_steps", Assert.Throws<TrainingException>(() => adapter.Begin(3)).Param);
+    }
+
+    [Fact]
+    public void A_target_above_the_start_is_refused() => Assert.Contains(
+        SpecJson.Parse("""{"model": "m", "data": {"train": "t"}, "adapter": {"type": "adalora", "target_rank": 16}}""").Errors,
+        error => error.Path == "adapter.target_rank");
+
+    private static void Train(CausalLm model, Adapter adapter, optim.Optimizer optimizer, int step)
+    {
+        using var scope = NewDisposeScope();
+        var (ids, labels) = TinyModel.Batch();
+        optimizer.zero_grad();
+        (TinyModel.Loss(model, ids, labels) + adapter.Regulariser()!).backward();
+        optimizer.step();
+        adapter.AfterStep(step);
+    }
+}
