@@ -14,6 +14,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(PissaConfig), "pissa")]
 [JsonDerivedType(typeof(MissConfig), "miss")]
 [JsonDerivedType(typeof(AdaLoraConfig), "adalora")]
+[JsonDerivedType(typeof(Ia3Config), "ia3")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -86,7 +86,7 @@ public class LoraRefusalTests
     }
 
     [Theory]
-    [InlineData("peft_type", "\"IA3\"")]
+    [InlineData("peft_type", "\"POLY\"")]
     [InlineData("lora_bias", "true")]
     [InlineData("fan_in_fan_out", "true")]
     [InlineData("init_lora_weights", "\"pissa_niter_4\"")]
