@@ -17,6 +17,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(Ia3Config), "ia3")]
 [JsonDerivedType(typeof(LnTuningConfig), "ln_tuning")]
 [JsonDerivedType(typeof(OftConfig), "oft")]
+[JsonDerivedType(typeof(BoftConfig), "boft")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
