@@ -18,6 +18,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LnTuningConfig), "ln_tuning")]
 [JsonDerivedType(typeof(OftConfig), "oft")]
 [JsonDerivedType(typeof(BoftConfig), "boft")]
+[JsonDerivedType(typeof(HraConfig), "hra")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
