@@ -122,7 +122,8 @@ public static class TrainingRun
             AddedFiles = RunHistory.Files,
         };
         var start = Resume(checkpoints, IdentityOf(spec, data), report, either);
-        using var adapter = spec.Adapter.Attach(model, spec.Seed, CalibrationOf(spec, data, device, padId, report, either), restoring: start.Step > 0);
+        using var adapter = spec.Adapter.Attach(
+            model, spec.Seed, CalibrationOf(spec, data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
         using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
         var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);

@@ -35,9 +35,10 @@ public abstract record AdapterConfig
     /// <summary>Attaches the trainable counterpart of this choice to a model whose weights are all frozen.</summary>
     /// <param name="seed">Seed of the initial values; the same seed gives the same bytes on every device.</param>
     /// <param name="calibration">What the method may learn of the training rows first; null: nothing, and a method that has to is refused.</param>
-    /// <param name="restoring">Whether <see cref="Adapter.Load"/> follows: then nothing is measured and no first value is made.</param>
+    /// <param name="restoring">The folder of a checkpoint that <see cref="Adapter.Load"/> reads next: then nothing is measured and no first value is
+    /// made; null: none.</param>
     /// <exception cref="TrainingException">The choice does not fit the model, or <see cref="From"/> cannot be used.</exception>
-    public Adapter Attach(CausalLm model, int seed, Calibration? calibration = null, bool restoring = false)
+    public Adapter Attach(CausalLm model, int seed, Calibration? calibration = null, string? restoring = null)
     {
         if (model.Quantization is not null && RefusesQuantization is { } refusal)
         {
@@ -48,7 +49,7 @@ public abstract record AdapterConfig
     }
 
     /// <inheritdoc cref="Attach"/>
-    protected abstract Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring);
+    protected abstract Adapter Create(CausalLm model, int seed, Calibration? calibration, string? restoring);
 
     /// <summary>The choice that a saved adapter was made by, to attach it again.</summary>
     /// <exception cref="TrainingException">The folder holds no adapter that can be read.</exception>

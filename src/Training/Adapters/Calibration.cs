@@ -45,6 +45,61 @@ public sealed class Calibration(
         }
     }
 
+    /// <summary>What a method was given to look at rows with, for one that cannot start without.</summary>
+    /// <exception cref="TrainingException">It was given nothing.</exception>
+    internal static Calibration Of(Calibration? given, AdapterConfig method) => given ?? throw TrainingException.InvalidSpec(
+        $"Adapter {method.Name} looks at training rows before it starts, and there are none here; train with data, or start from a saved adapter.",
+        "adapter.type");
+
+    /// <summary>As <see cref="Inputs"/>, once for layers that read one tensor after another, such as q, k and v, or gate and up.</summary>
+    /// <returns>Rows that there were, and for each layer the name under which its input was handed on.</returns>
+    public (int Rows, IReadOnlyDictionary<string, string> Sources) DistinctInputs(
+        CausalLm model, IReadOnlySet<string> layers, int limit, Action<string, Tensor> take)
+    {
+        var sources = new Dictionary<string, string>();
+        (string Name, Tensor Input)? last = null;
+        try
+        {
+            var rows = Inputs(model, layers, limit, (name, input) =>
+            {
+                if (!sources.TryGetValue(name, out var source))
+                {
+                    source = last is { } before && before.Input.shape.SequenceEqual(input.shape) && before.Input.equal(input).all().item<bool>()
+                        ? before.Name
+                        : name;
+                    sources.Add(name, source);
+                    last?.Input.Dispose();
+                    last = (source, input.detach().clone().DetachFromDisposeScope());
+                }
+
+                if (source == name)
+                {
+                    take(name, input);
+                }
+            });
+            return (rows, sources);
+        }
+        finally
+        {
+            last?.Input.Dispose();
+        }
+    }
+
+    /// <summary>The mean over rows of the gradients of frozen weights.</summary>
+    /// <returns>By layer, [out, in], float32, in the caller's dispose scope.</returns>
+    /// <inheritdoc cref="Gradients"/>
+    public IReadOnlyDictionary<string, Tensor> MeanGradients(CausalLm model, IReadOnlyList<LinearShape> layers, int limit)
+    {
+        var sums = layers.ToDictionary(layer => layer.Name, layer => zeros(layer.Out, layer.In, dtype: ScalarType.Float32, device: model.Device));
+        var rows = Gradients(model, sums.Keys.ToHashSet(), limit, (name, gradient) => sums[name].add_(gradient));
+        foreach (var sum in sums.Values)
+        {
+            sum.div_(rows);
+        }
+
+        return sums;
+    }
+
     /// <summary>Hands the gradients of frozen weights to a function, row by row: those of the row's mean loss.</summary>
     /// <param name="layers">Names of linear layers with plain weights.</param>
     /// <param name="take">Gets a layer's name and the gradient [out, in] of its weight, in the model's format; the tensor is gone after the call.</param>
@@ -58,6 +113,7 @@ public sealed class Calibration(
             weights.ForEach(layer => layer.Weight.requires_grad = true);
             return EachRow(limit, batch =>
             {
+                using var on = enable_grad();
                 var measured = objective.Measure(model, batch, device);
                 BackwardPass.OfThisThread.Run(measured.Sum / (double)objective.Weight(batch));
                 using var off = no_grad();
@@ -90,7 +146,8 @@ public sealed class Calibration(
             ct.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
             measure(batch);
-            progress?.Invoke(++done, limit);
+            done++;
+            progress?.Invoke(done, limit);
         }
 
         return done > 0 ? done : throw TrainingException.InvalidData("There is no training row to calibrate the adapter with.", "data.train");

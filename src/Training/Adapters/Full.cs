@@ -10,7 +10,7 @@ namespace TrainingService.Training.Adapters;
     "Small models, pretraining, and tasks far from what the base model knows; needs memory for gradients and optimizer state of every weight.")]
 public sealed record FullConfig : AdapterConfig
 {
-    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring)
+    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, string? restoring)
     {
         var adapter = new FullAdapter(model);
         if (From is null)

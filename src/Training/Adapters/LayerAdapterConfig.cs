@@ -27,19 +27,22 @@ public abstract record LayerAdapterConfig : AdapterConfig
     [Description("Modules that train in full and are saved with the adapter, such as embed_tokens or lm_head.")]
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
 
-    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, bool restoring)
+    protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, string? restoring)
     {
         if (From is null)
         {
-            var plan = LayerPlan.Create(this, model.Config);
-            using var scope = NewDisposeScope();
-            var measured = restoring ? new Dictionary<string, Tensor>() : Measure(model, plan.Layers, calibration);
-            var fresh = Build(model, plan);
-            if (!restoring)
+            if (restoring is not null)
             {
-                fresh.Initialise(seed, measured);
+                var kept = Restored(restoring);
+                return kept.Build(model, LayerPlan.Create(kept, model.Config));
             }
 
+            using var scope = NewDisposeScope();
+            var plan = LayerPlan.Create(this, model.Config);
+            var measured = Measure(model, plan.Layers, calibration);
+            var complete = Completed(plan.Layers, measured);
+            var fresh = complete.Build(model, LayerPlan.Create(complete, model.Config));
+            fresh.Initialise(seed, measured);
             return fresh;
         }
 
@@ -93,6 +96,13 @@ public abstract record LayerAdapterConfig : AdapterConfig
     /// <returns>Tensors in the caller's dispose scope, by names that <see cref="AdaptedLinear.Initialise"/> asks for.</returns>
     internal virtual IReadOnlyDictionary<string, Tensor> Measure(CausalLm model, IReadOnlyList<LinearShape> layers, Calibration? calibration) =>
         new Dictionary<string, Tensor>();
+
+    /// <summary>This choice with what follows from the training rows, such as how many ranks each layer gets.</summary>
+    internal virtual LayerAdapterConfig Completed(IReadOnlyList<LinearShape> layers, IReadOnlyDictionary<string, Tensor> measured) => this;
+
+    /// <summary>The completed choice of a run that goes on from a checkpoint.</summary>
+    /// <param name="folder">Where its adapter is saved.</param>
+    internal virtual LayerAdapterConfig Restored(string folder) => this;
 
     /// <summary>The adapter of this choice, its tensors zero. A method that acts after steps or adds to the loss has an adapter of its own.</summary>
     internal virtual LayerAdapter Build(CausalLm model, LayerPlan plan) => new(model, this, plan);

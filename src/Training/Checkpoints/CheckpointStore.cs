@@ -46,6 +46,9 @@ public sealed class CheckpointStore(string folder, string weights, int keep)
     /// <summary>Folder of the checkpoint of a step.</summary>
     public string FolderOf(int step) => Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:D6}"));
 
+    /// <summary>Where a checkpoint keeps what the adapter saved.</summary>
+    public string WeightsOf(int step) => Path.Combine(FolderOf(step), weights);
+
     /// <summary>Folder of the best weights of the state that was saved or loaded last, in the layout in which a run saves them.</summary>
     public string BestWeights => _best ?? throw new InvalidOperationException("There was no evaluation, or the store does not keep the best weights.");
 
@@ -110,7 +113,7 @@ public sealed class CheckpointStore(string folder, string weights, int keep)
         _best = BestOf(state);
         _passing = state.Passing ? state.Step : null;
         var from = FolderOf(state.Step);
-        adapter.Load(Path.Combine(from, weights));
+        adapter.Load(WeightsOf(state.Step));
         if (adapter.State != AdapterState.None)
         {
             using var scope = NewDisposeScope();

@@ -11,8 +11,7 @@ internal static class SingularVectors
     public static (Tensor Left, Tensor Values, Tensor Right) Largest(Tensor matrix, long count)
     {
         using var scope = NewDisposeScope();
-        var wide = matrix.to_type(Math.Min(matrix.shape[0], matrix.shape[1]) <= SingularValues.DoubleLimit ? ScalarType.Float64 : ScalarType.Float32);
-        var (left, values, right) = linalg.svd(wide, fullMatrices: false);
+        var (left, values, right) = linalg.svd(Widened(matrix), fullMatrices: false);
         return (Taken(left, 1), Taken(values, 0), Taken(right, 0));
 
         Tensor Taken(Tensor all, int axis) => all.narrow(axis, 0, count).to_type(ScalarType.Float32).contiguous().MoveToOuterDisposeScope();
@@ -34,6 +33,27 @@ internal static class SingularVectors
         var (left, values, right) = linalg.svd(basis.t().mm(matrix), fullMatrices: false);
         return (basis.mm(left).MoveToOuterDisposeScope(), values.MoveToOuterDisposeScope(), right.MoveToOuterDisposeScope());
     }
+
+    /// <summary>Exact for small matrices, else by ten iterations over twice as many directions, whose surplus is left out.</summary>
+    /// <inheritdoc cref="Randomized"/>
+    public static (Tensor Left, Tensor Values, Tensor Right) Leading(Tensor matrix, long count, Generator generator)
+    {
+        var shorter = Math.Min(matrix.shape[0], matrix.shape[1]);
+        if (shorter <= SingularValues.DoubleLimit)
+        {
+            return Largest(matrix, count);
+        }
+
+        using var scope = NewDisposeScope();
+        var (left, values, right) = Randomized(matrix, Math.Min(2 * count, shorter), iterations: 10, generator);
+        return (Taken(left, 1), Taken(values, 0), Taken(right, 0));
+
+        Tensor Taken(Tensor all, int axis) => all.narrow(axis, 0, count).contiguous().MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The matrix in the format that it is decomposed in: float64 where that is quick, else float32.</summary>
+    public static Tensor Widened(Tensor matrix) =>
+        matrix.to_type(Math.Min(matrix.shape[0], matrix.shape[1]) <= SingularValues.DoubleLimit ? ScalarType.Float64 : ScalarType.Float32);
 
     private static Tensor Orthonormal(Tensor columns) => linalg.qr(columns).Q;
 }

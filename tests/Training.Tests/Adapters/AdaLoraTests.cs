@@ -92,7 +92,7 @@ public class AdaLoraTests : AdapterContract
         }
 
         using var other = TinyModel.Load();
-        using var resumed = Falling.Attach(other, seed: 1, restoring: true);
+        using var resumed = Falling.Attach(other, seed: 1, restoring: folder);
         resumed.Begin(10);
         resumed.Load(folder);
         resumed.Restore(state!);

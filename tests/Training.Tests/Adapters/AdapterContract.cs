@@ -21,6 +21,9 @@ public abstract class AdapterContract
     /// <summary>At which plain gradient descent lowers the loss of one batch.</summary>
     protected virtual double LearningRate => 0.1;
 
+    /// <summary>Training rows, for a method that looks at them before it starts.</summary>
+    protected virtual Calibration? CalibrationData => null;
+
     [Fact]
     public void It_starts_at_the_base_model()
     {
@@ -29,7 +32,7 @@ public abstract class AdapterContract
         var ids = TinyModel.Batch().Ids;
         var before = TinyModel.Logits(model, ids);
 
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
 
         Assert.InRange(Numbers.RelativeError(TinyModel.Logits(model, ids), before), 0, StartError);
     }
@@ -41,7 +44,7 @@ public abstract class AdapterContract
         using var model = TinyModel.Load();
         var before = model.NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter.detach().clone());
         var (ids, labels) = TinyModel.Batch();
-        using (var adapter = Config.Attach(model, seed: 1))
+        using (var adapter = Config.Attach(model, seed: 1, CalibrationData))
         {
             var start = adapter.Trainable.Select(tensor => tensor.Parameter.detach().clone()).ToList();
             var first = TinyModel.Loss(model, ids, labels).item<float>();
@@ -63,7 +66,7 @@ public abstract class AdapterContract
         var folder = TinyModel.NewFolder();
         var ids = TinyModel.Batch().Ids;
         using var model = TinyModel.Load();
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
         Step(model, adapter, LearningRate, steps: 2);
         var trained = TinyModel.Logits(model, ids);
         adapter.Save(folder, Card);
@@ -83,13 +86,13 @@ public abstract class AdapterContract
         using var scope = NewDisposeScope();
         var folder = TinyModel.NewFolder();
         using var model = TinyModel.Load();
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
         Step(model, adapter, LearningRate, steps: 1);
         adapter.Save(folder, Card);
         Step(model, adapter, LearningRate, steps: 2);
 
         using var other = TinyModel.Load();
-        using var resumed = Config.Attach(other, seed: 1);
+        using var resumed = Config.Attach(other, seed: 1, CalibrationData);
         resumed.Load(folder);
         Step(other, resumed, LearningRate, steps: 2);
 
@@ -102,7 +105,7 @@ public abstract class AdapterContract
     {
         using var scope = NewDisposeScope();
         using var model = TinyModel.Load();
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
 
         var counted = Config.Trained(model.Config);
 
@@ -114,7 +117,7 @@ public abstract class AdapterContract
     public void Steps_leave_no_tensor_behind()
     {
         using var model = TinyModel.Load();
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
         Backward(model);   // the first gives every parameter its gradient
         var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
 
@@ -133,7 +136,7 @@ public abstract class AdapterContract
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var model = TinyModel.Load();
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
         using (enable_grad())
         {
             Step(model, adapter, LearningRate, steps: 1);
@@ -160,7 +163,7 @@ public abstract class AdapterContract
     {
         using var scope = NewDisposeScope();
         using var model = TinyModel.Load(dtype: ScalarType.BFloat16);
-        using var adapter = Config.Attach(model, seed: 1);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
         var (ids, labels) = TinyModel.Batch();
 
         Step(model, adapter, LearningRate, steps: 1);

@@ -104,7 +104,7 @@ public class IncreLoraTests : AdapterContract
         }
 
         using var other = TinyModel.Load();
-        using var resumed = (IncreLoraAdapter)Growing.Attach(other, seed: 1, restoring: true);
+        using var resumed = (IncreLoraAdapter)Growing.Attach(other, seed: 1, restoring: folder);
         resumed.Begin(12);
         resumed.Load(folder);
         resumed.Restore(state!);

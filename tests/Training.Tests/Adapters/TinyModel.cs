@@ -1,5 +1,8 @@
 using System.Text.Json;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Data;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
@@ -30,6 +33,20 @@ internal static class TinyModel
         using var document = JsonDocument.Parse(File.ReadAllText(SharedData.Path("golden", "inputs.json")));
         var batch = document.RootElement.GetProperty("batches").GetProperty("lm");
         return (Rows(batch.GetProperty("input_ids")), Rows(batch.GetProperty("labels")));
+    }
+
+    /// <summary>The rows of the golden batch, one to a batch, as a run hands them to a method that looks at them first.</summary>
+    public static Calibration Calibration()
+    {
+        using var scope = NewDisposeScope();
+        var (ids, labels) = Batch();
+        var batches = Enumerable.Range(0, (int)ids.shape[0]).Select(row =>
+        {
+            var (tokens, targets) = (ids[row].data<long>().ToArray(), labels[row].data<long>().ToArray());
+            targets[0] = Example.Ignored;   // nothing predicts it
+            return new Batch(1, tokens.Length, tokens, targets, [.. Enumerable.Range(0, tokens.Length).Select(index => (long)index)], Segments: null);
+        }).ToList();
+        return new(new SftConfig(), CPU, limit => batches.Take(limit));
     }
 
     public static Tensor Logits(CausalLm model, Tensor ids)
