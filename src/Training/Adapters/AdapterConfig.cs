@@ -22,6 +22,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(IncreLoraConfig), "increlora")]
 [JsonDerivedType(typeof(OloraConfig), "olora")]
 [JsonDerivedType(typeof(SvfitConfig), "svfit")]
+[JsonDerivedType(typeof(LoraXsConfig), "lora_xs")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
