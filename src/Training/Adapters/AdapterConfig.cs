@@ -25,6 +25,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoraXsConfig), "lora_xs")]
 [JsonDerivedType(typeof(HiraConfig), "hira")]
 [JsonDerivedType(typeof(LolduConfig), "loldu")]
+[JsonDerivedType(typeof(CordaConfig), "corda")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
