@@ -29,6 +29,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(EvaConfig), "eva")]
 [JsonDerivedType(typeof(LoraGaConfig), "lora_ga")]
 [JsonDerivedType(typeof(LoraSbConfig), "lora_sb")]
+[JsonDerivedType(typeof(VeraConfig), "vera")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -113,6 +113,9 @@ public abstract record LayerAdapterConfig : AdapterConfig
     /// <summary>The choice as others can load it from a saved folder; itself, where the saved tensors are those that train.</summary>
     internal virtual LayerAdapterConfig Published => this;
 
+    /// <summary>Whether PEFT's configuration of the method has <c>exclude_modules</c>. Without it, the layers are named one by one where some are left out.</summary>
+    internal virtual bool PeftExcludes => true;
+
     /// <summary>Adds fields of PEFT's configuration that stand for no single member; see <see cref="PeftNameAttribute"/> for those that do.</summary>
     internal virtual void ToPeft(JsonObject fields)
     {

@@ -74,11 +74,29 @@ internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, 
         var plan = LayerPlan.Create(config, model);
         var fields = config is LowRankConfig lora ? FieldsOf(lora, model, plan) : FieldsOf(config);
         fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
-        fields["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules);
+        if (config.PeftExcludes)
+        {
+            fields["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules);
+        }
+        else
+        {
+            fields.Remove("exclude_modules");
+        }
+
         fields["inference_mode"] = w => w.WriteBooleanValue(true);
         fields["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model));
         fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
-        fields["target_modules"] = w => WriteTargets(w, config, model, plan);
+        fields["target_modules"] = w =>
+        {
+            if (config.PeftExcludes || config.ExcludeModules is null)
+            {
+                WriteTargets(w, config, model, plan);
+            }
+            else
+            {
+                WriteNames(w, [.. plan.Layers.Select(layer => layer.Name)]);
+            }
+        };
         fields["task_type"] = w => w.WriteStringValue("CAUSAL_LM");
         foreach (var absent in (string[])["auto_mapping", "layers_pattern", "layers_to_transform", "revision"])
         {
