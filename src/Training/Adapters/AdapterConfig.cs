@@ -30,6 +30,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoraGaConfig), "lora_ga")]
 [JsonDerivedType(typeof(LoraSbConfig), "lora_sb")]
 [JsonDerivedType(typeof(VeraConfig), "vera")]
+[JsonDerivedType(typeof(RandLoraConfig), "randlora")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -126,9 +126,15 @@ internal sealed class PeftFolder
 
         // PEFT looks for biases of adapted layers under a name that they do not have, so its lora_only files hold none.
         bool MayBeAbsent(string key) => config.TrainedBiases == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
-        var entries = file.Entries.Where(entry => !config.Derives(entry.Key)).ToList();
+        var copies = CopiesIn(file, tensors);
+        var entries = file.Entries.Where(entry => !config.Derives(entry.Key) && !copies.ContainsKey(entry.Key)).ToList();
         CheckKeys([.. entries.Select(entry => entry.Key)], [.. expected.Keys], MayBeAbsent);
         using var off = no_grad();
+        foreach (var (copy, original) in copies)
+        {
+            CheckCopy(file, copy, original);
+        }
+
         foreach (var (key, entry) in entries)
         {
             using var scope = NewDisposeScope();
@@ -193,6 +199,31 @@ internal sealed class PeftFolder
                     $"The adapter was made for another base: '{key}' {Shape(entry.Shape)} belongs to a layer that this model "
                     + $"({model.Architecture}) does not have; its layers are named like '{example.Name}' {Shape(example.Shape)}.", WeightsFile);
             }
+        }
+    }
+
+    // PEFT writes what all layers share once more beside each of them, for some methods.
+    private static Dictionary<string, string> CopiesIn(SafeTensorsFile file, IReadOnlyList<SavedTensor> tensors)
+    {
+        var names = tensors.Select(tensor => tensor.Name).ToHashSet();
+        var shared = names.Where(name => !name.StartsWith(KeyPrefix, StringComparison.Ordinal))
+            .ToDictionary(name => name[(name.LastIndexOf('.') + 1)..]);
+        return file.Entries.Keys
+            .Where(key => key.StartsWith(KeyPrefix, StringComparison.Ordinal) && !names.Contains(key) && shared.ContainsKey(LastOf(key)))
+            .ToDictionary(key => key, key => shared[LastOf(key)]);
+
+        static string LastOf(string key) => key[(key.LastIndexOf('.') + 1)..];
+    }
+
+    private static void CheckCopy(SafeTensorsFile file, string key, string original)
+    {
+        using var scope = NewDisposeScope();
+        var (copy, all) = (file.Entries[key], file.Entries[original]);
+        if (!copy.Shape.SequenceEqual(all.Shape)
+            || !file.Share(key, copy.DType.ToScalarType(), CPU).equal(file.Share(original, all.DType.ToScalarType(), CPU)).all().item<bool>())
+        {
+            throw TrainingException.InvalidData(
+                $"'{key}' differs from '{original}', which all layers share; save the adapter again.", WeightsFile);
         }
     }
 

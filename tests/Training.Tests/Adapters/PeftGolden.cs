@@ -19,7 +19,10 @@ internal static class PeftGolden
 
     /// <summary>Logits, loss, gradients, merged weights and three steps of both optimizers from the saved adapter.</summary>
     /// <param name="mergedTolerance">Of the merged weights, where PEFT's own merge differs from its forward pass.</param>
-    public static void Holds(string method, AdapterConfig config, double mergedTolerance = Tolerance)
+    /// <param name="gradientTolerance">Of the gradients, where rounding errors grow in the update.</param>
+    /// <param name="descentTolerance">Of the tensors after three steps of gradient descent.</param>
+    public static void Holds(
+        string method, AdapterConfig config, double mergedTolerance = Tolerance, double gradientTolerance = Tolerance, double descentTolerance = Tolerance)
     {
         using var scope = NewDisposeScope();
         using var golden = Open(method);
@@ -39,7 +42,7 @@ internal static class PeftGolden
 
             Assert.Equal(facts.RootElement.GetProperty("loss").GetDouble(), (regulariser is null ? loss : loss + regulariser).item<float>(), 1e-4);
             Assert.Equal(facts.RootElement.GetProperty("trainable_parameters").GetInt64(), adapter.Trainable.Sum(tensor => tensor.Parameter.numel()));
-            Assert.All(adapter.Trainable, tensor => Near(tensor.Parameter.grad!, golden.Read(Key(golden, "grad|" + tensor.Name)!), "grad|" + tensor.Name));
+            Assert.All(adapter.Trainable, tensor => Near(tensor.Parameter.grad!, golden.Read(Key(golden, "grad|" + tensor.Name)!), "grad|" + tensor.Name, gradientTolerance));
         }
 
         foreach (var prefix in (string[])["sgd3|", "adamw3|"])
@@ -60,7 +63,8 @@ internal static class PeftGolden
 
             var compared = adapter.Trainable.Where(tensor => Key(golden, prefix + tensor.Name) is not null).ToList();
             Assert.NotEmpty(compared);
-            Assert.All(compared, tensor => Near(tensor.Parameter, golden.Read(Key(golden, prefix + tensor.Name)!), prefix + tensor.Name));
+            var tolerance = prefix == "sgd3|" ? descentTolerance : Tolerance;
+            Assert.All(compared, tensor => Near(tensor.Parameter, golden.Read(Key(golden, prefix + tensor.Name)!), prefix + tensor.Name, tolerance));
         }
 
         using (var model = TinyModel.Load())
@@ -75,7 +79,8 @@ internal static class PeftGolden
     }
 
     /// <summary>Keys, values and configuration fields of what is saved.</summary>
-    public static void IsSavedAlike(string method, AdapterConfig config)
+    /// <param name="isCopy">Keys of PEFT's file that repeat another one.</param>
+    public static void IsSavedAlike(string method, AdapterConfig config, Func<string, bool>? isCopy = null)
     {
         using var scope = NewDisposeScope();
         using var model = TinyModel.Load();
@@ -86,9 +91,9 @@ internal static class PeftGolden
 
         using var ours = SafeTensorsFile.Open(Path.Combine(folder, "adapter_model.safetensors"));
         using var theirs = SafeTensorsFile.Open(Path.Combine(Folder(method), "adapter_model.safetensors"));
-        Assert.Equal(theirs.Entries.Keys.Order(), ours.Entries.Keys.Order());
+        Assert.Equal(theirs.Entries.Keys.Where(key => isCopy?.Invoke(key) != true).Order(), ours.Entries.Keys.Order());
         Assert.Equal("pt", ours.Metadata["format"]);
-        Assert.All(theirs.Entries.Keys, key => Assert.True(ours.Read(key).equal(theirs.Read(key)).all().item<bool>(), key));
+        Assert.All(ours.Entries.Keys, key => Assert.True(ours.Read(key).equal(theirs.Read(key)).all().item<bool>(), key));
 
         using var written = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "adapter_config.json")));
         using var reference = JsonDocument.Parse(File.ReadAllText(Path.Combine(Folder(method), "adapter_config.json")));
