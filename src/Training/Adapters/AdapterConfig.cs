@@ -31,6 +31,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoraSbConfig), "lora_sb")]
 [JsonDerivedType(typeof(VeraConfig), "vera")]
 [JsonDerivedType(typeof(RandLoraConfig), "randlora")]
+[JsonDerivedType(typeof(FourierFtConfig), "fourierft")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
