@@ -33,6 +33,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(RandLoraConfig), "randlora")]
 [JsonDerivedType(typeof(FourierFtConfig), "fourierft")]
 [JsonDerivedType(typeof(VbLoraConfig), "vblora")]
+[JsonDerivedType(typeof(NolaConfig), "nola")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
