@@ -34,6 +34,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(FourierFtConfig), "fourierft")]
 [JsonDerivedType(typeof(VbLoraConfig), "vblora")]
 [JsonDerivedType(typeof(NolaConfig), "nola")]
+[JsonDerivedType(typeof(LoHaConfig), "loha")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
