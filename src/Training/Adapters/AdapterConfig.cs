@@ -35,6 +35,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(VbLoraConfig), "vblora")]
 [JsonDerivedType(typeof(NolaConfig), "nola")]
 [JsonDerivedType(typeof(LoHaConfig), "loha")]
+[JsonDerivedType(typeof(LoKrConfig), "lokr")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
