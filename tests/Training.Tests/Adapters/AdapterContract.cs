@@ -2,6 +2,7 @@ using System.Text.Json;
 using TorchSharp;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Quantization;
 using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
@@ -171,6 +172,31 @@ public abstract class AdapterContract
         Assert.Equal(ScalarType.BFloat16, TinyModel.Logits(model, ids).dtype);
         Assert.All(adapter.Trainable, tensor => Assert.Equal(ScalarType.Float32, tensor.Parameter.dtype));
         Assert.True(double.IsFinite(TinyModel.Loss(model, ids, labels).to_type(ScalarType.Float32).item<float>()));
+    }
+
+    [Fact]
+    public void It_trains_beside_quantised_weights_or_says_that_it_cannot()
+    {
+        using var scope = NewDisposeScope();
+        using var model = Training.Models.CausalLm.Load(TinyModel.Folder(), ScalarType.Float32, CPU, new Nf4Config());
+        if (Config.RefusesQuantization is not null)
+        {
+            var refusal = Assert.Throws<TrainingException>(() => Config.Attach(model, seed: 1, CalibrationData));
+            Assert.Equal("quantization", refusal.Param);
+            return;
+        }
+
+        var ids = TinyModel.Batch().Ids;
+        var before = TinyModel.Logits(model, ids);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
+        Assert.InRange(Numbers.RelativeError(TinyModel.Logits(model, ids), before), 0, StartError);
+
+        Step(model, adapter, LearningRate, steps: 2);
+
+        var trained = TinyModel.Logits(model, ids);
+        Assert.InRange(Numbers.RelativeError(trained, before), 1e-6, 10);
+        adapter.MergeIntoModel();
+        Assert.InRange(Numbers.RelativeError(TinyModel.Logits(model, ids), trained), 0, 1e-5);
     }
 
     [Fact]

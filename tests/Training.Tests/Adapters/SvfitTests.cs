@@ -56,4 +56,13 @@ public class SvfitTests : AdapterContract
             new LoraConfig { Rank = 8, TargetModules = targets }.Count(model).Added,
             16 * new SvfitConfig { TargetModules = targets }.Count(model).Added);
     }
+
+    [Fact]
+    public void All_values_are_fewer_than_lora_of_rank_1_trains()
+    {
+        // The shorter side of a matrix against the sum of both.
+        var model = Spec.SpecModels.Stories260K;
+
+        Assert.InRange(new SvfitConfig().Count(model).Added, 1, new LoraConfig { Rank = 1 }.Count(model).Added / 2);
+    }
 }

@@ -11,13 +11,16 @@ public sealed class ResumeTests
     [InlineData("lora", "adamw")]
     [InlineData("lora", "sgd")]
     [InlineData("lora-nf4", "adamw")]
+    [InlineData("corda", "adamw")]
+    [InlineData("eva", "adamw")]
+    [InlineData("lora_sb", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
     {
         using var folder = new RunFolder();
         var spec = Spec(folder, adapter, optimizer);
-        var file = adapter.StartsWith("lora", StringComparison.Ordinal) ? "adapter/adapter_model.safetensors" : "model/model.safetensors";
+        var file = spec.Adapter is FullConfig ? "model/model.safetensors" : "adapter/adapter_model.safetensors";
         folder.Run(spec, "unbroken");
         var losses = folder.Losses;
 
@@ -80,7 +83,14 @@ public sealed class ResumeTests
     {
         Model = SharedData.Path("golden", "models", "llama_untied"),
         Data = new() { Train = folder.TokenRows("rows.jsonl", 24), ValidationSplit = 0.2, MaxLength = 24, Packing = true },
-        Adapter = adapter.StartsWith("lora", StringComparison.Ordinal) ? new LoraConfig { Rank = 4, Dropout = 0.2 } : new FullConfig(),
+        Adapter = adapter switch
+        {
+            "corda" => new CordaConfig { Rank = 4 },   // these three look at rows before they start, and not again before they go on
+            "eva" => new EvaConfig { Rank = 4 },
+            "lora_sb" => new LoraSbConfig { Rank = 4 },
+            "full" or "full-bfloat16" => new FullConfig(),
+            _ => new LoraConfig { Rank = 4, Dropout = 0.2 },
+        },
         Optimizer = optimizer == "sgd" ? new SgdConfig { LearningRate = 0.1, Momentum = 0.9 } : new AdamWConfig { LearningRate = 1e-3 },
         Schedule = new() { MaxSteps = 8, BatchSize = 2, GradientAccumulationSteps = 2 },
         Quantization = adapter == "lora-nf4" ? new Nf4Config() : null,
