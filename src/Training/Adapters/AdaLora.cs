@@ -112,10 +112,13 @@ public sealed record AdaLoraConfig : LayerAdapterConfig, IValidatableObject
     }
 
     /// <inheritdoc/>
-    /// <remarks>PEFT does not look at r. The steps of an ended run are not those of the next one.</remarks>
+    /// <remarks>
+    /// PEFT does not look at r. The steps of an ended run are not those of the next one. Its rank pattern says which triplets a file leaves
+    /// out; the shapes of the tensors say how many.
+    /// </remarks>
     internal override void FromPeft(JsonObject fields, JsonObject members)
     {
-        foreach (var unread in (string[])["megatron_core", "qalora_group_size", "r", "total_step"])
+        foreach (var unread in (string[])["megatron_core", "qalora_group_size", "r", "rank_pattern", "total_step"])
         {
             fields.Remove(unread);
         }
@@ -139,6 +142,9 @@ internal sealed class AdaLoraLinear(LayerParts parts, double scale, double dropo
     /// <summary>α/(r + 10⁻⁵), as the authors' and PEFT's code have it.</summary>
     public static double ScaleOf(double alpha, double rank) => alpha / (rank + 1e-5);
 
+    /// <summary>All triplets; a file may lack those that were pruned for good.</summary>
+    public override IEnumerable<SavedTensor> Saved => [Short(AdaLoraConfig.A, A, 0), Short(AdaLoraConfig.E, E, 0), Short(AdaLoraConfig.B, B, 1)];
+
     public override Tensor Delta()
     {
         using var scope = NewDisposeScope();
@@ -160,4 +166,14 @@ internal sealed class AdaLoraLinear(LayerParts parts, double scale, double dropo
         var thin = nn.functional.linear(input, (A * E).to(x.dtype));   // [.., R]
         return (BaseLayer.forward(x) + nn.functional.linear(thin, B.mul(scale).to(x.dtype))).MoveToOuterDisposeScope();
     }
+
+    private static SavedTensor Short(string name, Parameter parameter, int axis) => SavedTensor.Of(name, parameter) with
+    {
+        ShortAxis = axis,
+        Write = value =>
+        {
+            parameter.zero_();
+            parameter.narrow(axis, 0, value.shape[axis]).copy_(value.to(parameter.dtype, parameter.device));
+        },
+    };
 }

@@ -139,7 +139,7 @@ internal sealed class PeftFolder
         {
             using var scope = NewDisposeScope();
             var tensor = expected[key];
-            if (!entry.Shape.SequenceEqual(tensor.Shape))
+            if (!tensor.Takes(entry.Shape))
             {
                 throw TrainingException.InvalidData(
                     $"The adapter was made for another base: '{key}' is {Shape(entry.Shape)}, this model needs {Shape(tensor.Shape)}.", WeightsFile);

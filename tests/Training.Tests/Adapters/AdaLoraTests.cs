@@ -1,6 +1,9 @@
+using System.Text.Json.Nodes;
 using TorchSharp;
 using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Adapters;
@@ -19,6 +22,57 @@ public class AdaLoraTests : AdapterContract
 
     [Fact]
     public void Its_folder_is_that_of_peft() => PeftGolden.IsSavedAlike("adalora", new AdaLoraConfig { TotalSteps = 10 });
+
+    [Fact]
+    public void A_folder_without_the_pruned_triplets_is_read()
+    {
+        // PEFT leaves them out and says so in rank_pattern: of the six of each layer here the second and the fifth, in one layer all.
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        const string All = "model.layers.1.self_attn.v_proj";
+        var kept = tensor(new long[] { 0, 2, 3, 5 });
+        var folder = TinyModel.NewFolder();
+        JsonObject pattern = [];
+        using (var whole = SafeTensorsFile.Open(Path.Combine(PeftGolden.Folder("adalora"), "adapter_model.safetensors")))
+        {
+            SafeTensorsWriter.Write(
+                Path.Combine(folder, "adapter_model.safetensors"),
+                [.. whole.Entries.Keys.Select(key =>
+                {
+                    var axis = key.EndsWith("lora_B", StringComparison.Ordinal) ? 1 : 0;
+                    return (key, whole.Read(key).index_select(axis, key.Contains(All, StringComparison.Ordinal) ? kept.narrow(0, 0, 0) : kept));
+                })],
+                new Dictionary<string, string> { ["format"] = "pt" });
+            foreach (var key in whole.Entries.Keys.Where(key => key.EndsWith("lora_E", StringComparison.Ordinal)))
+            {
+                pattern[key["base_model.model.".Length..]] = JsonNode.Parse(
+                    key.Contains(All, StringComparison.Ordinal) ? "[false, false, false, false, false, false]" : "[true, false, true, true, false, true]");
+            }
+        }
+
+        var config = JsonNode.Parse(File.ReadAllText(Path.Combine(PeftGolden.Folder("adalora"), "adapter_config.json")))!;
+        config["rank_pattern"] = pattern;
+        File.WriteAllText(Path.Combine(folder, "adapter_config.json"), config.ToJsonString());
+
+        using var model = TinyModel.Load();
+        var ids = TinyModel.Batch().Ids;
+        Tensor expected;
+        using (var adapter = (new AdaLoraConfig { From = PeftGolden.Folder("adalora") }).Attach(model, seed: 0))
+        {
+            foreach (var singular in adapter.Trainable.Where(tensor => tensor.Name.EndsWith("lora_E", StringComparison.Ordinal)))
+            {
+                var rows = singular.Name.Contains(All, StringComparison.Ordinal) ? (long[])[0, 1, 2, 3, 4, 5] : [1, 4];
+                singular.Parameter.index_fill_(0, tensor(rows), 0);
+            }
+
+            expected = TinyModel.Logits(model, ids);
+        }
+
+        using var pruned = (AdaLoraAdapter)AdapterConfig.Saved(folder).Attach(model, seed: 0);
+
+        Assert.InRange(Numbers.RelativeError(TinyModel.Logits(model, ids), expected), 0, 1e-6);
+        Assert.Equal([0, 4], pruned.Ranks.Values.Distinct().Order());
+    }
 
     [Theory]
     [InlineData(3, 47)]   // (1 - 1/6)³·30 + 30 = 47.36
