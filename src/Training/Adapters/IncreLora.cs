@@ -172,7 +172,7 @@ internal sealed class IncreLoraLinear(LayerParts parts, IncreLoraConfig config) 
     {
         using var scope = NewDisposeScope();
         var input = training && config.Dropout > 0 ? nn.functional.dropout(x, config.Dropout) : x;
-        if (_watched.Sum is not null && is_grad_enabled())
+        if (_watched.Sum is not null && training)   // not: where gradients are on, or layers that are computed again would have other digits
         {
             var delta = GradientWatch.apply(Delta(), _watched);
             return (BaseLayer.forward(x) + nn.functional.linear(input, delta.to(x.dtype))).MoveToOuterDisposeScope();

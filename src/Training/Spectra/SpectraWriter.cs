@@ -98,7 +98,7 @@ public static class SpectraWriter
         module, before.shape, Spectrum.Of(before, limits), Spectrum.Of(after - before, limits), Spectrum.Of(after, limits));
 
     private static SpectraReport Write(
-        IReadOnlyList<LayerSpectra> layers, string folder, SpectraLimits limits, QuantizationConfig? quantization = null)
+        List<LayerSpectra> layers, string folder, SpectraLimits limits, QuantizationConfig? quantization = null)
     {
         var report = new SpectraReport(SpectraReport.CurrentFormat, limits.ExactSize, quantization?.Name, layers);
         Directory.CreateDirectory(folder);

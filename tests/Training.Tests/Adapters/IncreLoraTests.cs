@@ -81,6 +81,29 @@ public class IncreLoraTests : AdapterContract
         Assert.Equal(63, adapter.Ranks.Values.Sum());
     }
 
+    [Fact]
+    public void Layers_that_are_computed_again_give_the_same_digits()
+    {
+        using var scope = NewDisposeScope();
+        List<List<Tensor>> ends = [];
+        foreach (var checkpointing in (ActivationCheckpointing[])[ActivationCheckpointing.Off, ActivationCheckpointing.Full])
+        {
+            using var model = TinyModel.Load();
+            model.Checkpointing = checkpointing;
+            using var adapter = Growing.Attach(model, seed: 1);
+            adapter.Begin(12);
+            using var optimizer = optim.SGD(adapter.Trainable.Select(tensor => tensor.Parameter), 1);
+            for (var step = 1; step <= 4; step++)
+            {
+                Train(model, adapter, optimizer, step);
+            }
+
+            ends.Add([.. adapter.Trainable.Select(tensor => tensor.Parameter.detach().clone())]);
+        }
+
+        Assert.All(ends[0].Zip(ends[1]), pair => Assert.True(pair.First.equal(pair.Second).all().item<bool>()));
+    }
+
     [Theory]
     [InlineData(3)]
     [InlineData(9)]
