@@ -4,7 +4,7 @@ using System.Text.Json.Serialization;
 namespace TrainingService.Training.Exports;
 
 /// <summary>What <c>export.json</c> holds: how the exported files were compared with the adapted model.</summary>
-/// <param name="Format"><c>merged</c> or <c>peft</c>.</param>
+/// <param name="Format"><c>merged</c>, <c>peft</c> or <c>lora</c>.</param>
 /// <param name="Prompts">Sequences that were compared.</param>
 /// <param name="PromptTokens">Tokens in each.</param>
 /// <param name="AlgebraError">
@@ -23,6 +23,14 @@ public sealed record ExportReport(
     public const string FileName = "export.json";
 
     private static readonly JsonSerializerOptions Json = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower, WriteIndented = true };
+
+    /// <summary>Of <c>lora</c>: relative L2 distance between the adapted model's logits and those of the written adapter, which may be an approximation.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public double? ApproximationError { get; init; }
+
+    /// <summary>Of <c>lora</c>: how near each layer's factors are to the adapter's change.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<LoraLayerReport>? Layers { get; init; }
 
     [JsonIgnore]
     public bool Holds => double.IsFinite(RelativeError) && RelativeError <= Bound;

@@ -91,7 +91,7 @@ public static class Exporter
         return probe;
     }
 
-    private static ExportReport Finish(ExportReport report, ExportFolder folder)
+    internal static ExportReport Finish(ExportReport report, ExportFolder folder)
     {
         if (!report.Holds)
         {
