@@ -1,3 +1,4 @@
+using System.Text.Json;
 using System.Text.Json.Nodes;
 
 namespace TrainingService.Training.Adapters;
@@ -21,7 +22,7 @@ internal static class LycorisFields
     public static void FromPeft(JsonObject fields)
     {
         // Another start may go with another product (ABBA), and then says so in a word.
-        if (fields[Start]?.GetValueKind() is System.Text.Json.JsonValueKind.True or System.Text.Json.JsonValueKind.False)
+        if (fields[Start]?.GetValueKind() is JsonValueKind.True or JsonValueKind.False)
         {
             fields.Remove(Start);
         }

@@ -1,6 +1,5 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
-using TorchSharp.Modules;
 using TrainingService.Training.Numerics;
 using static TorchSharp.torch;
 

@@ -3,6 +3,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
 using TorchSharp.Modules;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Numerics;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -147,8 +148,49 @@ internal sealed class RandLoraLinear(LayerParts parts, double scale, double drop
     {
         var (small, large) = (Math.Min(Shape.In, Shape.Out), Math.Max(Shape.In, Shape.Out));
         var narrow = Shared(RandLoraConfig.A).narrow(2, 0, small);                                           // [r, 1, small]
-        var scaled = (Lambda.unsqueeze(2) * narrow * Gamma).flatten(0, 1);                                   // row rank·n + basis
+        var scaled = ScaledBases.Of(narrow, Lambda, Gamma).flatten(0, 1);                                    // row rank·n + basis
         var wide = Shared(RandLoraConfig.B).narrow(0, 0, large).narrow(1, 0, Gamma.shape[0]).flatten(1, 2);  // column basis·r + rank
         return Shape.In <= Shape.Out ? (scaled, wide) : (wide.t(), scaled.t());
+    }
+}
+
+/// <summary>λ[k, b]·A[k, j]·γ[b, j] as one node of the graph, which keeps its arguments alone: what lies between has the size of W.</summary>
+internal sealed class ScaledBases : autograd.SingleTensorFunction<ScaledBases>
+{
+    private const string Call = "call";
+
+    public override string Name => nameof(ScaledBases);
+
+    /// <param name="bases">A, [r, 1, J]; gets no gradient.</param>
+    /// <param name="lambda">[r, n].</param>
+    /// <param name="gamma">[n, J].</param>
+    /// <returns>[r, n, J], in the caller's dispose scope.</returns>
+    public static Tensor Of(Tensor bases, Tensor lambda, Tensor gamma)
+    {
+        using var scope = NewDisposeScope();
+        return apply(bases, lambda, gamma).MoveToOuterDisposeScope();
+    }
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        using var scope = NewDisposeScope();
+        var (bases, lambda, gamma) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2]);
+        ctx.save_for_backward([bases, lambda, gamma]);
+        ctx.save_data(Call, BackwardPass.OfThisThread);
+        ctx.set_materialize_grads(false);
+        return (lambda.unsqueeze(2) * bases).mul_(gamma).MoveToOuterDisposeScope();
+    }
+
+    public override List<Tensor?> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        var pass = (BackwardPass)ctx.get_data(Call);
+        return pass.Compute([grad_output], count: 3, () =>
+        {
+            var saved = ctx.get_saved_variables();
+            var (bases, lambda, gamma) = (saved[0], saved[1], saved[2]);
+            var gradient = grad_output * bases;
+            var ofLambda = (gradient * gamma).sum(dim: 2);
+            return [null, ofLambda, gradient.mul_(lambda.unsqueeze(2)).sum(dim: 0)];
+        });
     }
 }

@@ -2,7 +2,6 @@ using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using TorchSharp.Modules;
 using TrainingService.Training.Checkpoints;
-using TrainingService.Training.Models;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;

