@@ -33,6 +33,8 @@ public sealed record Ia3Config : LayerAdapterConfig
 
     internal override AdaptedLinear Wrap(LayerParts parts) => new Ia3Linear(parts, ScalesInputs(parts.Shape));
 
+    internal override bool PeftNumbersLayers => false;
+
     /// <inheritdoc/>
     /// <remarks>PEFT refuses names of feed-forward layers that are no targets.</remarks>
     internal override void ToPeft(JsonObject fields)

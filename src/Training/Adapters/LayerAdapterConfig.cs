@@ -116,6 +116,9 @@ public abstract record LayerAdapterConfig : AdapterConfig
     /// <summary>Whether PEFT's configuration of the method has <c>exclude_modules</c>. Without it, the layers are named one by one where some are left out.</summary>
     internal virtual bool PeftExcludes => true;
 
+    /// <summary>Whether PEFT's configuration of the method has fields that choose layers by their number.</summary>
+    internal virtual bool PeftNumbersLayers => true;
+
     /// <summary>Adds fields of PEFT's configuration that stand for no single member; see <see cref="PeftNameAttribute"/> for those that do.</summary>
     internal virtual void ToPeft(JsonObject fields)
     {

@@ -26,6 +26,8 @@ public sealed record LnTuningConfig : LayerAdapterConfig
 
     internal override IReadOnlyList<LayerTensor> TensorsOf(LinearShape layer) => [new(Owner + ".weight", [layer.Out])];
 
+    internal override bool PeftNumbersLayers => false;
+
     internal override AdaptedLinear Wrap(LayerParts parts) => throw new InvalidOperationException("Norms train in place; nothing stands beside a layer.");
 
     internal override LayerAdapter Build(CausalLm model, LayerPlan plan) => new NormAdapter(model, this, plan);

@@ -98,7 +98,8 @@ internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, 
             }
         };
         fields["task_type"] = w => w.WriteStringValue("CAUSAL_LM");
-        foreach (var absent in (string[])["auto_mapping", "layers_pattern", "layers_to_transform", "revision"])
+        string[] numbers = config.PeftNumbersLayers ? ["layers_pattern", "layers_to_transform"] : [];
+        foreach (var absent in (string[])["auto_mapping", "revision", .. numbers])
         {
             fields[absent] = w => w.WriteNullValue();
         }

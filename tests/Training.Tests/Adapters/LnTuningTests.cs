@@ -52,6 +52,7 @@ public class LnTuningTests
         }
 
         using var document = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "adapter_config.json")));
+        Assert.False(document.RootElement.TryGetProperty("layers_to_transform", out _));   // PEFT has no such field here
         Assert.Equal("LN_TUNING", document.RootElement.GetProperty("peft_type").GetString());
         Assert.Equal(
             ["input_layernorm", "norm", "post_attention_layernorm"],

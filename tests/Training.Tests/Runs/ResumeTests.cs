@@ -14,6 +14,8 @@ public sealed class ResumeTests
     [InlineData("corda", "adamw")]
     [InlineData("eva", "adamw")]
     [InlineData("lora_sb", "adamw")]
+    [InlineData("adalora", "adamw")]
+    [InlineData("increlora", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
@@ -88,6 +90,8 @@ public sealed class ResumeTests
             "corda" => new CordaConfig { Rank = 4 },   // these three look at rows before they start, and not again before they go on
             "eva" => new EvaConfig { Rank = 4 },
             "lora_sb" => new LoraSbConfig { Rank = 4 },
+            "adalora" => new AdaLoraConfig { InitialRank = 4, TargetRank = 2, FinalSteps = 2, Dropout = 0.2 },   // ranks fall and rise on both sides of the stop
+            "increlora" => new IncreLoraConfig { TargetRank = 3, MaxRank = 6, Increment = 1, TopLayers = 9, Dropout = 0.2 },
             "full" or "full-bfloat16" => new FullConfig(),
             _ => new LoraConfig { Rank = 4, Dropout = 0.2 },
         },
