@@ -104,6 +104,39 @@ public class AdaLoraTests : AdapterContract
     }
 
     [Fact]
+    public void The_triplets_with_the_highest_scores_stay_and_of_equal_ones_the_later()
+    {
+        // Scores Ī·U: the first triplet of each layer has 2·1 from E. The second has the mean 1·1 of its row of A and the mean 0.5·1 of its
+        // column of B, 1.5 in all, but in the sixth layer 1 + 1.5. So of 42 triplets 21 stay: both of the sixth layer, none of the first.
+        using var scope = NewDisposeScope();
+        using var model = TinyModel.Load();
+        using var adapter = (AdaLoraAdapter)new AdaLoraConfig { InitialRank = 2, TargetRank = 1 }.Attach(model, seed: 1);
+        adapter.Begin(4);
+        using (no_grad())
+        {
+            foreach (var trained in adapter.Trainable)
+            {
+                trained.Parameter.fill_(1);
+            }
+
+            var layers = adapter.Updates.Select(update => update.Module).ToList();
+            var values = adapter.State.Tensors.Select(tensor => (tensor.Name, Tensor: ones_like(tensor.Tensor))).ToDictionary(pair => pair.Name, pair => pair.Tensor);
+            foreach (var (index, layer) in layers.Index())
+            {
+                values[layer + ".lora_E.importance"].copy_(tensor(new float[] { 2, 0 }).unsqueeze(1));
+                values[layer + ".lora_A.importance"][0] = 0;
+                values[layer + ".lora_B.importance"].copy_(tensor(new float[] { 0, index == 5 ? 1.5f : 0.5f }));
+            }
+
+            adapter.Restore(new([.. values.Select(pair => (pair.Key, pair.Value))], null));
+        }
+
+        adapter.AfterStep(4);
+
+        Assert.Equal([0, 1, 1, 1, 1, 2, .. Enumerable.Repeat(1, 15)], adapter.Ranks.Values);
+    }
+
+    [Fact]
     public void It_ends_at_its_budget_and_spends_it_unevenly()
     {
         using var scope = NewDisposeScope();
