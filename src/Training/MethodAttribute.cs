@@ -18,4 +18,7 @@ public sealed class MethodAttribute(string title, string summary, string goodFor
 
     /// <summary>Number of the paper on arXiv.</summary>
     public string? Arxiv { get; init; }
+
+    /// <summary>How many numbers an adapter trains, as a formula; null for methods of other families.</summary>
+    public string? Parameters { get; init; }
 }

@@ -10,11 +10,12 @@ namespace TrainingService.Training;
 /// <param name="Name">What is written there (as <c>type</c>, where the member is an object).</param>
 /// <param name="Paper">Authors, year and title of its source; null when it has no single one.</param>
 /// <param name="Arxiv">Number of the paper on arXiv.</param>
+/// <param name="Parameters">How many numbers it trains, as a formula; null where that is no question.</param>
 /// <param name="Schema">JSON schema of the member when it chooses this method.</param>
 /// <param name="Defaults">The member with every default written out.</param>
 /// <param name="Documentation">Page in the repository.</param>
 public sealed record Method(
-    string Family, string Name, string Title, string Summary, string GoodFor, string? Paper, string? Arxiv,
+    string Family, string Name, string Title, string Summary, string GoodFor, string? Paper, string? Arxiv, string? Parameters,
     JsonObject Schema, JsonNode Defaults, string Documentation);
 
 /// <summary>Every method of every family, read from the registries on the families' base records.</summary>
@@ -67,6 +68,6 @@ public static class MethodCatalogue
         var about = declaration.GetCustomAttribute<MethodAttribute>()
             ?? throw new InvalidOperationException($"{declaration.Name} is registered and has no [Method].");
         return new(
-            path, name, about.Title, about.Summary, about.GoodFor, about.Paper, about.Arxiv, schema, defaults, $"docs/methods/{page}.md");
+            path, name, about.Title, about.Summary, about.GoodFor, about.Paper, about.Arxiv, about.Parameters, schema, defaults, $"docs/methods/{page}.md");
     }
 }

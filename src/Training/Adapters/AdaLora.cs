@@ -15,7 +15,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA in the form of a singular value decomposition: all layers share a budget of ranks, which is spent where it matters most.",
     "A tight budget over layers of unequal importance, with enough steps to measure it; untuned it is often below plain LoRA.",
     Paper = "Zhang et al. 2023, Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning",
-    Arxiv = "2303.10512")]
+    Arxiv = "2303.10512",
+    Parameters = "r₀·(in + out + 1) per layer, r₀ = initial_rank; of these target_rank·(in + out + 1) on average at the end")]
 [PeftType("ADALORA")]
 [PeftConstant("init_lora_weights", "true")]
 public sealed record AdaLoraConfig : LayerAdapterConfig, IValidatableObject

@@ -18,7 +18,8 @@ namespace TrainingService.Training.Adapters;
     "Orthogonal fine-tuning by a butterfly: products of block rotations let all inputs mix with few numbers.",
     "OFT's tasks where its blocks should exchange with each other: raise butterfly_factors.",
     Paper = "Liu et al. 2023, Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization",
-    Arxiv = "2311.06243")]
+    Arxiv = "2311.06243",
+    Parameters = "m·in·b + out per layer, with m factors of blocks of size b")]
 [PeftType("BOFT")]
 [PeftConstant("boft_block_num", "0")]
 [PeftConstant("boft_dropout", "0.0")]

@@ -33,7 +33,8 @@ public enum CordaInputScale
     "LoRA whose factors start as the part of the frozen weight that matters most, or least, for the inputs of chosen rows.",
     "LoRA's tasks with a start that fits the task (instruction_previewed), or that leaves alone what the rows show (knowledge_preserved).",
     Paper = "Yang et al. 2024, CorDA: Context-Oriented Decomposition Adaptation of Large Language Models for Task-Aware Parameter-Efficient Fine-tuning",
-    Arxiv = "2406.05223")]
+    Arxiv = "2406.05223",
+    Parameters = "r·(in + out) per layer")]
 public sealed record CordaConfig : ResidualConfig
 {
     [Description("instruction_previewed: train what matters most for the rows; knowledge_preserved: train what matters least for them.")]

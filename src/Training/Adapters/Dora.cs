@@ -13,7 +13,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA for the direction of each output's weights, and a trained number for their length.",
     "LoRA's tasks at low ranks, where a few more numbers per layer and a slower step are well spent.",
     Paper = "Liu et al. 2024, DoRA: Weight-Decomposed Low-Rank Adaptation",
-    Arxiv = "2402.09353")]
+    Arxiv = "2402.09353",
+    Parameters = "r·(in + out) + out per layer")]
 public sealed record DoraConfig : LowRankConfig
 {
     /// <summary>Key of g, [out]; without the ending of a module's weight, as PEFT writes it.</summary>

@@ -14,7 +14,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA whose input factors start at the principal components of what each layer reads, with ranks given to layers by the variance they explain.",
     "LoRA's tasks when it should learn faster and spend its ranks where the data has directions.",
     Paper = "Paischer et al. 2024, One Initialization to Rule them All: Fine-tuning via Explained Variance Adaptation",
-    Arxiv = "2410.07170")]
+    Arxiv = "2410.07170",
+    Parameters = "r·(in + out) per layer, r by layer and equal on average")]
 public sealed record EvaConfig : LowRankConfig
 {
     // Joins the components of a layer to the shares of variance that they explain.

@@ -18,7 +18,8 @@ namespace TrainingService.Training.Adapters;
     "A few trained coefficients of each layer's update in the frequency domain.",
     "The smallest adapters: the count of trained numbers is chosen freely for each layer, whatever its size.",
     Paper = "Gao et al. 2024, Parameter-Efficient Fine-Tuning with Discrete Fourier Transform",
-    Arxiv = "2405.03003")]
+    Arxiv = "2405.03003",
+    Parameters = "n per layer, n = frequencies")]
 [PeftType("FOURIERFT")]
 [PeftConstant("bias", "\"none\"")]
 [PeftConstant("fan_in_fan_out", "false")]

@@ -7,7 +7,8 @@ namespace TrainingService.Training.Adapters;
 [Method(
     "Full fine-tuning",
     "Every weight of the model moves.",
-    "Small models, pretraining, and tasks far from what the base model knows; needs memory for gradients and optimizer state of every weight.")]
+    "Small models, pretraining, and tasks far from what the base model knows; needs memory for gradients and optimizer state of every weight.",
+    Parameters = "every weight of the model")]
 public sealed record FullConfig : AdapterConfig
 {
     protected override Adapter Create(CausalLm model, int seed, Calibration? calibration, string? restoring)

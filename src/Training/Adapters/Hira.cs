@@ -17,7 +17,8 @@ namespace TrainingService.Training.Adapters;
     "Each frozen weight is multiplied number by number by one plus a trained low-rank matrix (Hadamard updated transformation, HUT).",
     "LoRA's tasks where an update of high rank learns more at LoRA's count of numbers. Use ten to forty times LoRA's learning rate.",
     Paper = "Huang et al. 2025, HiRA: Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models; Zhang et al. 2024, HUT",
-    Arxiv = "2409.13501")]
+    Arxiv = "2409.13501",
+    Parameters = "r·(in + out) per layer")]
 [PeftType("HIRA")]
 [PeftConstant("fan_in_fan_out", "false")]
 [PeftConstant("init_weights", "true")]

@@ -17,7 +17,8 @@ namespace TrainingService.Training.Adapters;
     "Householder reflection adaptation: a chain of trained reflections of each layer's inputs, orthogonal and of low rank at once.",
     "OFT's tasks with LoRA's numbers and files: the change of each matrix has rank r at most.",
     Paper = "Yuan et al. 2024, Bridging The Gap between Low-rank and Orthogonal Adaptation via Householder Reflection Adaptation",
-    Arxiv = "2405.17484")]
+    Arxiv = "2405.17484",
+    Parameters = "r·in per layer")]
 [PeftType("HRA")]
 [PeftConstant("init_weights", "true")]
 public sealed record HraConfig : LayerAdapterConfig, IValidatableObject

@@ -13,7 +13,8 @@ namespace TrainingService.Training.Adapters;
     "Infused adapter by inhibiting and amplifying inner activations: one trained factor for each key, value and hidden unit.",
     "Few examples and the fewest trained numbers; wants a learning rate of about 3e-3.",
     Paper = "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
-    Arxiv = "2205.05638")]
+    Arxiv = "2205.05638",
+    Parameters = "out per layer, in for feed-forward layers")]
 [PeftType("IA3")]
 [PeftConstant("init_ia3_weights", "true")]
 public sealed record Ia3Config : LayerAdapterConfig

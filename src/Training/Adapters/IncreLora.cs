@@ -14,7 +14,8 @@ namespace TrainingService.Training.Adapters;
     "AdaLoRA the other way round: ranks are added where the loss asks for them, until a budget over all layers is spent.",
     "A tight budget over layers of unequal importance; no layer is bound by the rank that it started with.",
     Paper = "Zhang et al. 2023, IncreLoRA: Incremental Parameter Allocation Method for Parameter-Efficient Fine-tuning",
-    Arxiv = "2308.12043")]
+    Arxiv = "2308.12043",
+    Parameters = "max_rank·(in + out + 1) per layer held, target_rank·(in + out + 1) on average in use")]
 public sealed record IncreLoraConfig : LayerAdapterConfig, IValidatableObject
 {
     /// <summary>Key of the pair of ranks in use and in reserve, [2]: the first rows of A, E and B belong to them, and the others wait.</summary>

@@ -10,7 +10,8 @@ namespace TrainingService.Training.Adapters;
     "The weights of the norms train in place, and nothing else.",
     "The fewest trained numbers of all, and no cost in use; for changes of style and domain rather than for new knowledge.",
     Paper = "Zhao et al. 2023, Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning",
-    Arxiv = "2312.11420")]
+    Arxiv = "2312.11420",
+    Parameters = "width of the model per norm")]
 [PeftType("LN_TUNING")]
 public sealed record LnTuningConfig : LayerAdapterConfig
 {

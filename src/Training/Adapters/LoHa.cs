@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "The elementwise product of two low-rank products per layer.",
     "A rank of up to r² for the trained numbers of two LoRA adapters of rank r.",
     Paper = "Yeh et al. 2024, Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation",
-    Arxiv = "2309.14859")]
+    Arxiv = "2309.14859",
+    Parameters = "2·r·(in + out) per layer")]
 [PeftType("LOHA")]
 [PeftConstant("alpha_pattern", "{}")]
 [PeftConstant("rank_pattern", "{}")]

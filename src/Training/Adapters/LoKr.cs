@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "A Kronecker product of two small matrices per layer, of which the larger may have low rank.",
     "Small adapters whose update still has full rank: the rank of a Kronecker product is the product of the ranks.",
     Paper = "Yeh et al. 2024, Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation",
-    Arxiv = "2309.14859")]
+    Arxiv = "2309.14859",
+    Parameters = "out₁·in₁ + out₂·in₂ per layer, where out = out₁·out₂ and in = in₁·in₂; r·(out₂ + in₂) for the second where that is less")]
 [PeftType("LOKR")]
 [PeftConstant("alpha_pattern", "{}")]
 [PeftConstant("rank_pattern", "{}")]

@@ -12,7 +12,8 @@ namespace TrainingService.Training.Adapters;
     "The diagonal of a lower-diagonal-upper decomposition of each frozen weight trains; the triangles stay.",
     "A few hundred numbers per layer, and a start that takes less time than any decomposition into singular values.",
     Paper = "Shi et al. 2024, LoLDU: Low-Rank Adaptation via Lower-Diag-Upper Decomposition for Parameter-Efficient Fine-Tuning",
-    Arxiv = "2410.13618")]
+    Arxiv = "2410.13618",
+    Parameters = "r per layer")]
 public sealed record LolduConfig : DiagonalConfig
 {
     [Description("Scale α; the change is multiplied by α/r. Null: by one."), Range(1e-3, 1e6)]

@@ -7,7 +7,8 @@ namespace TrainingService.Training.Adapters;
     "Low-rank adaptation: frozen weights plus a trained product of two thin matrices per layer.",
     "Most fine-tuning: a small fraction of the memory of full fine-tuning, files of megabytes, and one base model that serves many adapters.",
     Paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models",
-    Arxiv = "2106.09685")]
+    Arxiv = "2106.09685",
+    Parameters = "r·(in + out) per layer")]
 public sealed record LoraConfig : LowRankConfig
 {
     internal override AdaptedLinear Wrap(LayerParts parts) => new LoraLinear(parts, Select(parts.Shape).Scale, Dropout);

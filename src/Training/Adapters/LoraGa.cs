@@ -29,7 +29,8 @@ public enum LoraGaDirection
     "LoRA whose factors start at the leading singular vectors of the first gradient; the frozen weight gives up their product.",
     "LoRA's tasks when it should learn as fast as full fine-tuning: the first steps go where those of the whole weight would.",
     Paper = "Wang et al. 2024, LoRA-GA: Low-Rank Adaptation with Gradient Approximation",
-    Arxiv = "2407.05000")]
+    Arxiv = "2407.05000",
+    Parameters = "r·(in + out) per layer")]
 public sealed record LoraGaConfig : ResidualConfig
 {
     [Description("Which of the gradient's leading 2r singular vectors the factors start at: a_first, b_first or alternating.")]

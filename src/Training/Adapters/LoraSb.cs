@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "A trained r x r matrix between frozen bases of the first step that full fine-tuning would take.",
     "Adapters as small as LoRA-XS's that follow full fine-tuning more closely.",
     Paper = "Ponkshe et al. 2024, Initialization using Update Approximation is a Silver Bullet for Extremely Efficient Low-Rank Fine-Tuning",
-    Arxiv = "2411.19557")]
+    Arxiv = "2411.19557",
+    Parameters = "r² per layer")]
 public sealed record LoraSbConfig : CoreConfig
 {
     [Description("Size η of the first step; the authors take the learning rate divided by the number of warm-up steps."), Range(1e-12, 1), TrainingOnly]

@@ -15,7 +15,8 @@ namespace TrainingService.Training.Adapters;
     "A trained r x r matrix between the frozen leading singular vectors of each weight.",
     "Many adapters of kilobytes: r² numbers per layer whatever the layer's size. Use ten times LoRA's learning rate.",
     Paper = "Bałazy et al. 2024, LoRA-XS: Low-Rank Adaptation with Extremely Small Number of Parameters",
-    Arxiv = "2405.17604")]
+    Arxiv = "2405.17604",
+    Parameters = "r² per layer")]
 public sealed record LoraXsConfig : CoreConfig
 {
     [Description("Scale α; the update is multiplied by α/r."), Range(1e-3, 1e6)]

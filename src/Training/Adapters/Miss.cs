@@ -28,7 +28,8 @@ public enum MissVariant
     "One trained block beside each frozen weight, which all shards of the weight share (also known as Bone and DiSHA).",
     "LoRA's tasks with half of its numbers at equal rank; it has no scale to tune.",
     Paper = "Kang and Yin 2024, MiSS: Balancing LoRA Performance and Efficiency with Simple Shard Sharing",
-    Arxiv = "2409.15371")]
+    Arxiv = "2409.15371",
+    Parameters = "r·out per layer; r·mini_rank for mini")]
 [PeftType("MISS")]
 public sealed record MissConfig : LayerAdapterConfig
 {

@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA factors as trained mixtures of random matrices, which are made anew from a seed whenever they are needed.",
     "Adapters below the size of LoRA with rank 1: the count of trained numbers does not depend on rank or layer size.",
     Paper = "Koohpayegani et al. 2024, NOLA: Compressing LoRA using Linear Combination of Random Basis",
-    Arxiv = "2310.02556")]
+    Arxiv = "2310.02556",
+    Parameters = "2·K per layer, K = bases")]
 public sealed record NolaConfig : LayerAdapterConfig
 {
     /// <summary>Key of the mixture of A, [K].</summary>

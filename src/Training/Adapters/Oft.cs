@@ -19,7 +19,8 @@ namespace TrainingService.Training.Adapters;
     "Orthogonal fine-tuning: trained rotations of small blocks of each layer's inputs; lengths and angles among weights stay.",
     "Tasks that should keep what the base model knows: the weights turn and never grow.",
     Paper = "Qiu et al. 2023, Controlling Text-to-Image Diffusion by Orthogonal Finetuning",
-    Arxiv = "2306.07280")]
+    Arxiv = "2306.07280",
+    Parameters = "in·(b − 1)/2 per layer with blocks of size b; b·(b − 1)/2 when they are shared")]
 [PeftType("OFT")]
 [PeftConstant("init_weights", "true")]
 [PeftConstant("module_dropout", "0.0")]

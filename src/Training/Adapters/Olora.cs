@@ -10,7 +10,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA whose factors start as the first columns and rows of a QR decomposition of the frozen weight, which keeps the remainder.",
     "LoRA's tasks when it should learn faster at equal rank; starts in seconds where PiSSA's exact decomposition takes minutes.",
     Paper = "Büyükakyüz 2024, OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models",
-    Arxiv = "2406.01775")]
+    Arxiv = "2406.01775",
+    Parameters = "r·(in + out) per layer")]
 public sealed record OloraConfig : ResidualConfig
 {
     internal override AdaptedLinear Wrap(LayerParts parts) => new OloraLinear(parts, Select(parts.Shape).Scale, Dropout);

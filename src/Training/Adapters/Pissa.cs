@@ -13,7 +13,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA whose factors start as the largest singular values of the frozen weight, which keeps the remainder.",
     "LoRA's tasks when it should learn faster at equal rank; use a lower learning rate than for LoRA.",
     Paper = "Meng et al. 2024, PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models",
-    Arxiv = "2404.02948")]
+    Arxiv = "2404.02948",
+    Parameters = "r·(in + out) per layer")]
 public sealed record PissaConfig : ResidualConfig
 {
     [Description("Power iterations of a randomized SVD, faster for large layers and a little less exact; null: an exact SVD."), Range(1, 64)]

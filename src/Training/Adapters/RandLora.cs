@@ -32,7 +32,8 @@ public enum RandLoraBases
     "An update of full rank from random matrices that all layers share, which trained diagonal matrices scale.",
     "Tasks for which LoRA's rank is the limit: full rank at LoRA's count of trained numbers, for more work in each step.",
     Paper = "Albert et al. 2025, RandLoRA: Full-rank parameter-efficient fine-tuning of large models",
-    Arxiv = "2502.00987")]
+    Arxiv = "2502.00987",
+    Parameters = "⌈min(in, out)/r⌉·(r + min(in, out)) per layer")]
 [PeftType("RANDLORA")]
 [PeftConstant("bias", "\"none\"")]
 [PeftConstant("fan_in_fan_out", "false")]

@@ -10,7 +10,8 @@ namespace TrainingService.Training.Adapters;
     "The largest singular values of each frozen weight train; its singular vectors stay.",
     "The fewest numbers that still reach every layer: thousands for a whole model, saved per task, where a task needs other strengths and no new directions.",
     Paper = "Sun et al. 2024, SVFit: Parameter-Efficient Fine-Tuning of Large Pre-Trained Models Using Singular Values",
-    Arxiv = "2409.05926")]
+    Arxiv = "2409.05926",
+    Parameters = "r per layer")]
 public sealed record SvfitConfig : DiagonalConfig
 {
     internal override string Prefix => "svfit_";

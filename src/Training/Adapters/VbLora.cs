@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA factors mixed from one bank of vectors that all layers share.",
     "Adapters that are stored by the thousand: layers share their numbers, and each mixture needs only its few largest weights.",
     Paper = "Li et al. 2024, VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks",
-    Arxiv = "2405.15179")]
+    Arxiv = "2405.15179",
+    Parameters = "a bank of h vectors of length b for all layers, and h·r·(in + out)/b logits per layer")]
 [PeftType("VBLORA")]
 [PeftConstant("bias", "\"none\"")]
 [PeftConstant("fan_in_fan_out", "false")]

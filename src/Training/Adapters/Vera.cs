@@ -17,7 +17,8 @@ namespace TrainingService.Training.Adapters;
     "Two trained vectors per layer, which scale the rows of random matrices that all layers share.",
     "Many small adapters of one base: a layer trains one number per output and one per rank, which may be high.",
     Paper = "Kopiczko et al. 2024, VeRA: Vector-based Random Matrix Adaptation",
-    Arxiv = "2310.11454")]
+    Arxiv = "2310.11454",
+    Parameters = "out + r per layer")]
 [PeftType("VERA")]
 [PeftConstant("bias", "\"none\"")]
 [PeftConstant("fan_in_fan_out", "false")]
