@@ -36,6 +36,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(NolaConfig), "nola")]
 [JsonDerivedType(typeof(LoHaConfig), "loha")]
 [JsonDerivedType(typeof(LoKrConfig), "lokr")]
+[JsonDerivedType(typeof(SaraConfig), "sara")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

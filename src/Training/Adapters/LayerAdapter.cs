@@ -68,7 +68,7 @@ internal class LayerAdapter : Adapter
 
     /// <summary>First values of all tensors.</summary>
     /// <param name="measured">What <see cref="LayerAdapterConfig.Measure"/> gave.</param>
-    public void Initialise(int seed, IReadOnlyDictionary<string, Tensor> measured)
+    public virtual void Initialise(int seed, IReadOnlyDictionary<string, Tensor> measured)
     {
         // One stream of numbers on the CPU for all layers in order: the same start on every device.
         using var off = no_grad();
