@@ -12,7 +12,7 @@ public static class SpecChecks
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
         List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
-        if (errors.Count == 0 && spec is { Quantization: not null, Adapter: LayerAdapterConfig layers })
+        if (errors.Count == 0 && spec is { HeldBase: not null, Adapter: LayerAdapterConfig layers })
         {
             errors.AddRange(QuantizedBase.Trained(LayerPlan.FullWeightsOf(layers, model), model)
                 .Take(1)

@@ -109,7 +109,7 @@ public static class TrainingRun
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
-            : CausalLm.Load(spec.Model, dtype, device, spec.Quantization, either);
+            : CausalLm.Load(spec.Model, dtype, device, spec.HeldBase, either);
         model.Checkpointing = spec.ActivationCheckpointing;
         either.ThrowIfCancellationRequested();
         var weights = spec.Adapter is FullConfig ? "model" : "adapter";

@@ -51,6 +51,9 @@ public sealed record TrainingSpec : IValidatableObject
     [Description("Seed of initialisation, dropout and shuffling. The same seed gives the same run."), Range(0, int.MaxValue)]
     public int Seed { get; init; } = 42;
 
+    /// <summary>How the base is held: as asked for, or as the adapter needs it.</summary>
+    internal QuantizationConfig? HeldBase => Quantization ?? Adapter.DefaultQuantization;
+
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
         if (Quantization is not null && Adapter.RefusesQuantization is { } refusal)

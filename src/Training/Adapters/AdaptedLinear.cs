@@ -9,8 +9,10 @@ namespace TrainingService.Training.Adapters;
 /// <param name="Slot">The layer's place in the model.</param>
 /// <param name="Tensors">The tensors of <see cref="LayerAdapterConfig.TensorsOf"/> by name, float32; the layer takes them over.</param>
 /// <param name="Shared">The tensors of <see cref="LayerAdapterConfig.SharedBy"/> by name; the adapter owns them.</param>
+/// <param name="Quantization">How the layer's weight is held; null: as plain numbers.</param>
 internal sealed record LayerParts(
-    LinearSlot Slot, LinearShape Shape, IReadOnlyDictionary<string, Parameter> Tensors, IReadOnlyDictionary<string, Tensor> Shared);
+    LinearSlot Slot, LinearShape Shape, IReadOnlyDictionary<string, Parameter> Tensors, IReadOnlyDictionary<string, Tensor> Shared,
+    QuantizationConfig? Quantization = null);
 
 /// <summary>What first values are made from.</summary>
 /// <param name="Random">On the CPU, one stream for all layers in order: the same start on every device.</param>
@@ -78,6 +80,21 @@ internal abstract class AdaptedLinear : nn.Module<Tensor, Tensor>
         QuantizedLinear quantized => quantized.Weight.Dequantize(ScalarType.Float32),
         var plain => ((Models.Linear)plain).weight,
     };
+
+    /// <summary>How the weight of the model's own layer is held; null: as plain numbers.</summary>
+    protected QuantizationConfig? Quantization => _parts.Quantization;
+
+    /// <summary>W before it was quantised, [out, in], float32, in the caller's dispose scope: read again, so that no layer is kept in full.</summary>
+    protected Tensor OriginalWeight() => OriginalWeight(_parts.Slot);
+
+    /// <inheritdoc cref="OriginalWeight()"/>
+    public static Tensor OriginalWeight(LinearSlot slot) => slot.Base is not QuantizedLinear
+        ? WeightOf(slot.Base).to_type(ScalarType.Float32)
+        : slot.ReadOriginal?.Invoke() ?? throw new InvalidOperationException($"{slot.Name} was quantised without a folder to read it from again.");
+
+    /// <summary>Gives the model's quantised layer another weight; the codes that were there are gone.</summary>
+    /// <param name="weight">[out, in]; taken over.</param>
+    protected void Rebase(QuantizedTensor weight) => ((QuantizedLinear)_parts.Slot.Base).Weight = weight;
 
     /// <summary>The bias of the model's own layer; null for none.</summary>
     protected Tensor? FrozenBias => _parts.Slot.Base switch

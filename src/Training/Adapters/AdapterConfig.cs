@@ -3,6 +3,7 @@ using System.Reflection;
 using System.Text.Json.Serialization;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training.Adapters;
 
@@ -62,6 +63,12 @@ public abstract record AdapterConfig
             throw TrainingException.InvalidSpec($"quantization cannot be used with adapter {Name}: {refusal}", "quantization");
         }
 
+        if (model.Quantization is null && DefaultQuantization is not null)
+        {
+            throw TrainingException.InvalidSpec(
+                $"Adapter {Name} starts from the error of a quantised base, and this base is in full precision; set quantization.", "quantization");
+        }
+
         return Create(model, seed, calibration, restoring);
     }
 
@@ -75,6 +82,15 @@ public abstract record AdapterConfig
 
     /// <summary>Why the frozen weights cannot be quantised under this choice, and what to do; null: they can.</summary>
     internal virtual string? RefusesQuantization => null;
+
+    /// <summary>
+    /// Whether codes of this choice's own take the place of those of a quantised base, made from the weights in the file: what it trains is then no
+    /// change of the base that others quantise.
+    /// </summary>
+    internal virtual bool MakesQuantizedBase => false;
+
+    /// <summary>How the base is quantised under a spec that says nothing of it; null: not at all.</summary>
+    internal virtual QuantizationConfig? DefaultQuantization => null;
 
     /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
     public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];

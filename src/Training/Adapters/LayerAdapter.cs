@@ -42,7 +42,7 @@ internal class LayerAdapter : Adapter
             var slot = slots[shape.Name];
             var declared = config.TensorsOf(shape);
             var tensors = declared.ToDictionary(tensor => tensor.Name, tensor => Empty(tensor, model.Device));
-            var layer = config.Wrap(new LayerParts(slot, shape, tensors, _shared));
+            var layer = config.Wrap(new LayerParts(slot, shape, tensors, _shared, model.Quantization));
             slot.Module = layer;
             _layers.Add((slot, layer));
             var prefix = PeftFolder.KeyPrefix + shape.Name + ".";

@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -20,17 +21,44 @@ public sealed record PissaConfig : ResidualConfig
     [Description("Power iterations of a randomized SVD, faster for large layers and a little less exact; null: an exact SVD."), Range(1, 64)]
     public int? Iterations { get; init; }
 
-    internal override AdaptedLinear Wrap(LayerParts parts) => new PissaLinear(parts, Select(parts.Shape).Scale, Dropout, Iterations);
+    [Description("Passes over a quantised base, in which codes and factors are fitted in turn and the best are kept; 1: the codes of the remainder. Without quantization: no meaning."), Range(1, 100), TrainingOnly]
+    public int QuantizationIterations { get; init; } = 5;
+
+    /// <inheritdoc/>
+    /// <remarks>QPiSSA: the codes are those of the remainder, made from the weights in the file.</remarks>
+    internal override string? RefusesQuantization => null;
+
+    internal override bool MakesQuantizedBase => true;
+
+    internal override AdaptedLinear Wrap(LayerParts parts) =>
+        new PissaLinear(parts, Select(parts.Shape).Scale, Dropout, Iterations, QuantizationIterations);
 }
 
-internal sealed class PissaLinear(LayerParts parts, double scale, double dropout, int? iterations) : ResidualLinear(parts, scale, dropout)
+internal sealed class PissaLinear(LayerParts parts, double scale, double dropout, int? iterations, int passes) : ResidualLinear(parts, scale, dropout)
 {
-    protected override (Tensor B, Tensor A) Start(Tensor weight, AdapterStart start)
+    /// <inheritdoc/>
+    /// <remarks>The authors' <c>pissa_quant</c>. The last factors are the part that the codes are made without, so they are saved as over plain weights.</remarks>
+    protected override ResidualStart Begin(AdapterStart start)
+    {
+        if (Quantization is not { } quantization)
+        {
+            return base.Begin(start);
+        }
+
+        var (b, a, _) = QuantizedSplit.FactorsFirst(
+            OriginalWeight(), rest => QuantizedSplit.RoundTrip(quantization, rest, Shape.Name), matrix => Start(matrix, start, scale: 1), passes);
+        var root = Math.Sqrt(Scale);
+        return new(b / root, a / root, b / root, a / root);
+    }
+
+    protected override (Tensor B, Tensor A) Start(Tensor weight, AdapterStart start) => Start(weight, start, Scale);
+
+    private (Tensor B, Tensor A) Start(Tensor weight, AdapterStart start, double scale)
     {
         var (left, values, right) = iterations is { } power
             ? SingularVectors.Randomized(weight, A.shape[0], power, start.Random)
             : SingularVectors.Largest(weight, A.shape[0]);
-        var root = values.div(Scale).sqrt();
+        var root = values.div(scale).sqrt();
         return (left * root, root.unsqueeze(1) * right);
     }
 }

@@ -1,10 +1,19 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 using Linear = TrainingService.Training.Models.Linear;
 
 namespace TrainingService.Training.Adapters;
 
+/// <summary>What a layer starts at: the factors, and those of the part that the frozen weight loses.</summary>
+internal sealed record ResidualStart(Tensor B, Tensor A, Tensor RemovedB, Tensor RemovedA);
+
 /// <summary>y = (W − s·B₀·A₀)·x + s·B·A·x + b, with factors that start at B₀ and A₀.</summary>
+/// <remarks>
+/// Over a quantised base the frozen weight is Q(W − s·B₀·A₀), made from W as the checkpoint has it and put in the place of the model's codes: they
+/// follow from the saved tensors and the checkpoint. The product is formed in float64, so that the order of its sums, which differs between
+/// machines, does not decide a code.
+/// </remarks>
 internal abstract class ResidualLinear(LayerParts parts, double scale, double dropout) : LoraLinear(parts, scale, dropout)
 {
     private readonly Remainder _remainder = new();
@@ -12,7 +21,7 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
     public override nn.Module<Tensor, Tensor> BaseLayer => _remainder.Layer ?? base.BaseLayer;
 
     /// <summary>The update of the unchanged base: the factors and, subtracted, those that they started at.</summary>
-    public override LowRankFactors? Factors => new(cat([B, _remainder.B!.neg()], 1), cat([A, _remainder.A!], 0), Scale);
+    public override LowRankFactors? Factors => Quantization is not null ? base.Factors : new(cat([B, _remainder.B!.neg()], 1), cat([A, _remainder.A!], 0), Scale);
 
     public override IEnumerable<SavedTensor> Saved =>
     [
@@ -32,6 +41,11 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
 
     public override Tensor Delta()
     {
+        if (Quantization is not null)
+        {
+            return base.Delta();
+        }
+
         using var scope = NewDisposeScope();
         return B.mm(A).sub(_remainder.B!.mm(_remainder.A!)).mul(Scale).MoveToOuterDisposeScope();
     }
@@ -39,21 +53,34 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
     public override void Initialise(AdapterStart start)
     {
         using var scope = NewDisposeScope();
-        var (b, a) = Start(FrozenWeight(), start);
-        B.copy_(b);
-        A.copy_(a);
-        _remainder.B = Kept(_remainder.B, B);
-        _remainder.A = Kept(_remainder.A, A);
+        var first = Begin(start);
+        B.copy_(first.B);
+        A.copy_(first.A);
+        _remainder.B = Kept(_remainder.B, first.RemovedB);
+        _remainder.A = Kept(_remainder.A, first.RemovedA);
     }
 
     /// <summary>Makes the remainder of W. It follows from the saved tensors alone, so that a resumed run has the same one to the bit.</summary>
     public override void Settle()
     {
         using var scope = NewDisposeScope();
+        if (Quantization is { } quantization)
+        {
+            Rebase(quantization.Quantize(QuantizedSplit.Rest(OriginalWeight(), _remainder.B!, _remainder.A!, Scale), Shape.Name));
+            return;
+        }
+
         var weight = FrozenWeight();
         var rest = addmm(weight, _remainder.B!, _remainder.A!, beta: 1, alpha: -(float)Scale).to(WeightOf(base.BaseLayer).dtype);
         _remainder.Layer?.Dispose();
         _remainder.Layer = new Linear(Frozen(rest), FrozenBias is { } bias ? Frozen(bias.alias()) : null);
+    }
+
+    /// <summary>The first values, in the caller's dispose scope.</summary>
+    protected virtual ResidualStart Begin(AdapterStart start)
+    {
+        var (b, a) = Start(FrozenWeight(), start);
+        return new(b, a, b, a);
     }
 
     /// <summary>Factors whose product is the part of W that trains.</summary>
@@ -76,7 +103,7 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
     private static Tensor Kept(Tensor? old, Tensor value)
     {
         old?.Dispose();
-        return value.detach().clone().DetachFromDisposeScope();
+        return value.detach().to_type(ScalarType.Float32).clone().DetachFromDisposeScope();
     }
 
     private static Parameter Frozen(Tensor value)

@@ -33,9 +33,13 @@ public static class LoraExporter
         using var off = no_grad();
         using var scope = NewDisposeScope();
         using var folder = new ExportFolder(outFolder);
-        var quantization = QuantizedBase.Of(adapterFolder);
         var source = PeftFolder.Open(adapterFolder);
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
+
+        // An adapter with codes of its own changes no base that others quantise: what it is to the weights in the file is written.
+        var ownBase = source.Config.MakesQuantizedBase;
+        var held = QuantizedBase.Of(adapterFolder);
+        var quantization = ownBase ? null : held;
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, held);
         using var plain = ProbeLogits.Of(model);
         Dictionary<string, (Tensor B, Tensor A)> factors;
         List<LoraLayerReport> layers;
@@ -44,7 +48,7 @@ public static class LoraExporter
         {
             adapter.SetTraining(false);
             adapted = ProbeLogits.Of(model);
-            (factors, layers) = FactorsOf(adapter, rank);
+            (factors, layers) = FactorsOf(adapter, rank, held is not null && ownBase ? model : null);
             RefuseOthers(adapter, source.Config);
         }
 
@@ -74,15 +78,17 @@ public static class LoraExporter
         }
     }
 
-    private static (Dictionary<string, (Tensor B, Tensor A)> Factors, List<LoraLayerReport> Layers) FactorsOf(Adapter adapter, int rank)
+    private static (Dictionary<string, (Tensor B, Tensor A)> Factors, List<LoraLayerReport> Layers) FactorsOf(
+        Adapter adapter, int rank, CausalLm? ownBase)
     {
+        var originals = ownBase?.Linears.ToDictionary(slot => slot.Name);
         var factors = new Dictionary<string, (Tensor B, Tensor A)>();
         var layers = new List<LoraLayerReport>();
         foreach (var update in adapter.Updates)
         {
             using var scope = NewDisposeScope();
-            var delta = update.Delta;
-            var (b, a) = update.Factors is { } thin && thin.Right.shape[0] <= rank
+            var delta = originals is null ? update.Delta : Adapter.Merge(update) - AdaptedLinear.OriginalWeight(originals[update.Module]);
+            var (b, a) = originals is null && update.Factors is { } thin && thin.Right.shape[0] <= rank
                 ? (thin.Left * thin.Scale, thin.Right.clone())
                 : Nearest(delta, Math.Min(rank, delta.shape.Min()));
             var norm = delta.norm().item<float>();

@@ -66,7 +66,7 @@ public abstract class CausalLm : nn.Module
         using var checkpoint = CheckpointFolder.Open(folder);
         var names = CheckpointNames.Match(config, checkpoint);
         RefuseDifferentHead(config, checkpoint, names);
-        return config.Build(
+        var model = config.Build(
             weight =>
             {
                 ct.ThrowIfCancellationRequested();
@@ -76,6 +76,17 @@ public abstract class CausalLm : nn.Module
                     : checkpoint.Share(names[weight.Name], dtype, device);
             },
             quantization);
+        foreach (var slot in model.Linears.Where(slot => slot.Base is QuantizedLinear))
+        {
+            var name = names[slot.Name + ".weight"];
+            slot.ReadOriginal = () =>
+            {
+                using var again = CheckpointFolder.Open(folder);
+                return again.Read(name, ScalarType.Float32, device);
+            };
+        }
+
+        return model;
     }
 
     /// <summary>A new model: normal weights with the configured deviation, norms one, biases zero.</summary>

@@ -23,6 +23,12 @@ public sealed class LinearSlot
     /// <summary>The model's own layer: a <see cref="Linear"/>, or one with a quantised weight. The model keeps owning it, whatever stands in the slot.</summary>
     public nn.Module<Tensor, Tensor> Base { get; private set; }
 
+    /// <summary>
+    /// Reads the weight of a quantised layer as the checkpoint has it, [out, in], float32, a new tensor in the caller's dispose scope; null where the
+    /// model came from no folder or its weights are plain numbers.
+    /// </summary>
+    internal Func<Tensor>? ReadOriginal { get; set; }
+
     /// <summary>What runs, inputs [.., in] to outputs [.., out]. Setting it changes the running model; the module that leaves is not disposed.</summary>
     public nn.Module<Tensor, Tensor> Module
     {

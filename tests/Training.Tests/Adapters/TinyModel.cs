@@ -3,6 +3,7 @@ using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
+using TrainingService.Training.Quantization;
 using TrainingService.Training.Tests.Models;
 using static TorchSharp.torch;
 
@@ -21,10 +22,10 @@ internal static class TinyModel
     public static string Folder(string id = "llama_untied") => SharedData.Path("golden", "models", id);
 
     /// <summary>The golden model of that name, on the CPU; one thread, so that sums have one order.</summary>
-    public static CausalLm Load(string id = "llama_untied", ScalarType dtype = ScalarType.Float32)
+    public static CausalLm Load(string id = "llama_untied", ScalarType dtype = ScalarType.Float32, QuantizationConfig? quantization = null)
     {
         set_num_threads(1);
-        return CausalLm.Load(Folder(id), dtype, CPU);
+        return CausalLm.Load(Folder(id), dtype, CPU, quantization);
     }
 
     /// <summary>Ids and labels of the golden batch, [3, 20] each.</summary>
