@@ -1,7 +1,6 @@
 using System.Text;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
-using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;

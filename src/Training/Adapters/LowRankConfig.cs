@@ -1,6 +1,5 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
-using TrainingService.Training.Models;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;

@@ -76,7 +76,7 @@ internal static class SavedAdapter
     }
 
     private static JsonObject Members(LayerAdapterConfig config) =>
-        JsonSerializer.SerializeToNode(config, typeof(AdapterConfig), SpecJson.Options)!.AsObject();
+        JsonSerializer.SerializeToNode<AdapterConfig>(config, SpecJson.Options)!.AsObject();
 
     private static TrainingException Contradiction(string name, string spec, string saved) => TrainingException.InvalidSpec(
         $"The spec sets {name} to {spec}, the adapter in 'from' was saved with {saved}; leave {name} out to take the saved value.",

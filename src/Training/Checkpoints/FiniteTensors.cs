@@ -1,4 +1,3 @@
-using TrainingService.Training.Adapters;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Checkpoints;

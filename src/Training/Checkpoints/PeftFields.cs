@@ -33,7 +33,7 @@ internal static class PeftFields
             fields[constant.Name] = JsonNode.Parse(constant.Json);
         }
 
-        var members = JsonSerializer.SerializeToNode(config, typeof(AdapterConfig), SpecJson.Options)!.AsObject();
+        var members = JsonSerializer.SerializeToNode<AdapterConfig>(config, SpecJson.Options)!.AsObject();
         foreach (var (field, member) in MembersOf(type))
         {
             fields[field] = members[member]?.DeepClone();
