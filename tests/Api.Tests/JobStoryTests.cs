@@ -206,6 +206,25 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
         Assert.Contains("last words", log, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("tokenizing", """{"read_bytes": 250, "total_bytes": 1000}""", 25.0)]
+    [InlineData("downloading", """{"downloaded_bytes": 2000, "total_bytes": 1000}""", 100.0)]   // a file that grew
+    [InlineData("tokenizing", null, null)]
+    [InlineData("training", """{"read_bytes": 250, "total_bytes": 1000}""", null)]
+    public async Task How_far_a_phase_is_comes_from_the_newest_line(string phase, string? data, double? percent)
+    {
+        var id = await CreateJob();
+        await Change(id, job =>
+        {
+            var now = TimeProvider.System.GetUtcNow();
+            job.Start("worker", TimeSpan.FromMinutes(1), now);
+            typeof(TrainingJob).GetProperty(nameof(TrainingJob.Phase))!.SetValue(job, phase);   // a worker writes it with its lease
+            job.Record(EventLevel.Info, JobEvent.MessageType, "so far", data, now);
+        });
+
+        Assert.Equal(percent, (double?)(await Get($"/v1/jobs/{id}")).Body["progress"]!["phase_percent"]);
+    }
+
     [Fact]
     public async Task The_last_lines_of_a_running_job_are_shown()
     {
