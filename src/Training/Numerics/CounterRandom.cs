@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using System.Text;
 using static TorchSharp.torch;
 
@@ -28,13 +29,40 @@ internal static class CounterRandom
         var values = empty(count, dtype: ScalarType.Float32, device: CPU);
         var numbers = MemoryMarshal.Cast<byte, float>(values.bytes);
         var z = unchecked(key + (ulong)first * Step);
-        for (var i = 0; i < numbers.Length; i++)
+        var done = Vector256.IsHardwareAccelerated ? FillWide(numbers, z) : 0;
+        z = unchecked(z + (ulong)done * Step);
+        for (var i = done; i < numbers.Length; i++)
         {
             z = unchecked(z + Step);
             numbers[i] = (int)(Mixed(z) >> 40) * (1f / 8_388_608) - 1;
         }
 
         return values;
+    }
+
+    /// <summary>As many numbers as fill whole vectors: the products of 64 bits are what takes the time, and a vector makes four at once.</summary>
+    private static int FillWide(Span<float> numbers, ulong start)
+    {
+        var z = Vector256.Create(start) + Vector256.Create(1UL, 2, 3, 4) * Step;
+        var ahead = Vector256.Create(unchecked(4 * Step));
+        var done = 0;
+        for (; done + 8 <= numbers.Length; done += 8)
+        {
+            var low = Mixed(z) >>> 40;
+            z += ahead;
+            var upper = Vector256.Narrow(low, Mixed(z) >>> 40).AsInt32();
+            z += ahead;
+            (Vector256.ConvertToSingle(upper) * (1f / 8_388_608) - Vector256<float>.One).CopyTo(numbers[done..]);
+        }
+
+        return done;
+    }
+
+    private static Vector256<ulong> Mixed(Vector256<ulong> z)
+    {
+        z = (z ^ (z >>> 30)) * First;
+        z = (z ^ (z >>> 27)) * Second;
+        return z ^ (z >>> 31);
     }
 
     /// <summary>The same by operations on tensors: nothing is copied to a GPU.</summary>
