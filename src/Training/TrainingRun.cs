@@ -290,7 +290,7 @@ public static class TrainingRun
         {
             Model = "",
             Data = spec.Data with { Train = "", Validation = null },
-            Adapter = spec.Adapter with { From = spec.Adapter.From is null ? null : "" },
+            Adapter = spec.Adapter.WithSources(_ => ""),
             Checkpoints = new(),
             Spectra = new(),
             ActivationCheckpointing = ActivationCheckpointing.Off,   // the numbers are the same: a run that lacked memory may go on with it

@@ -30,7 +30,7 @@ internal static class SpecReferences
         var model = await lookup.ModelAsync(cancellationToken);
         var train = await lookup.FileAsync("train", cancellationToken);
         await lookup.FileAsync("validation", cancellationToken);
-        await lookup.AdapterAsync(model, cancellationToken);
+        await lookup.AdaptersAsync(model, cancellationToken);
         var config = model is null ? null : ModelConfig.Parse(model.ConfigJson);
         if (read.Spec is null || errors.Count > 0)
         {
@@ -112,18 +112,33 @@ internal static class SpecReferences
             return file;
         }
 
-        /// <summary>An adapter fits the base model that it was trained on and no other.</summary>
-        public async Task AdapterAsync(BaseModel? model, CancellationToken cancellationToken)
+        public async Task AdaptersAsync(BaseModel? model, CancellationToken cancellationToken)
         {
-            if (Text(Member(spec, "adapter"), "from") is not { } name)
+            var adapter = Member(spec, "adapter");
+            if (Text(adapter, "from") is { } from)
             {
-                return;
+                await AdapterAsync("adapter.from", from, model, cancellationToken);
             }
 
+            if (Member(adapter, "task_vectors") is { ValueKind: JsonValueKind.Array } vectors)
+            {
+                foreach (var (index, vector) in vectors.EnumerateArray().Take(SpecJson.MaxErrors).Index())
+                {
+                    if (vector.ValueKind == JsonValueKind.String)
+                    {
+                        await AdapterAsync($"adapter.task_vectors[{index}]", vector.GetString()!, model, cancellationToken);
+                    }
+                }
+            }
+        }
+
+        /// <summary>An adapter fits the base model that it was trained on and no other.</summary>
+        private async Task AdapterAsync(string path, string name, BaseModel? model, CancellationToken cancellationToken)
+        {
             var job = await db.FindFineTunedAsync(caller, name, cancellationToken);
             if (job is null)
             {
-                errors.Add(new SpecError("adapter.from", $"There is no fine-tuned model '{name}'; see GET /v1/models.", "model_not_available"));
+                errors.Add(new SpecError(path, $"There is no fine-tuned model '{name}'; see GET /v1/models.", "model_not_available"));
                 return;
             }
 
@@ -131,7 +146,7 @@ internal static class SpecReferences
             if (model is not null && itsBase != PublicId.Of(PublicId.Model, model.Id))
             {
                 errors.Add(new SpecError(
-                    "adapter.from", $"'{name}' was trained on base model {job.Model} ({itsBase}), not on {model.Name}; set model to {itsBase}.", "wrong_base_model"));
+                    path, $"'{name}' was trained on base model {job.Model} ({itsBase}), not on {model.Name}; set model to {itsBase}.", "wrong_base_model"));
             }
         }
 

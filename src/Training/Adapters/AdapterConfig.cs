@@ -38,6 +38,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoHaConfig), "loha")]
 [JsonDerivedType(typeof(LoKrConfig), "lokr")]
 [JsonDerivedType(typeof(SaraConfig), "sara")]
+[JsonDerivedType(typeof(AtlasConfig), "atlas")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
@@ -79,6 +80,12 @@ public abstract record AdapterConfig
     /// <exception cref="TrainingException">The folder holds no adapter that can be read.</exception>
     public static AdapterConfig Saved(string folder) =>
         (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Config.GetType())! with { From = folder };
+
+    /// <summary>The saved adapters and models that this choice names; nothing is loaded.</summary>
+    public virtual IReadOnlyList<string> Sources() => From is null ? [] : [From];
+
+    /// <summary>This choice with its <see cref="Sources"/> named in another way, such as by the folders where they lie.</summary>
+    public virtual AdapterConfig WithSources(Func<string, string> place) => From is null ? this : this with { From = place(From) };
 
     /// <summary>Why the frozen weights cannot be quantised under this choice, and what to do; null: they can.</summary>
     internal virtual string? RefusesQuantization => null;

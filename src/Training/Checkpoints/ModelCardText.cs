@@ -40,7 +40,7 @@ internal static class ModelCardText
             var shown = spec with
             {
                 Model = card.BaseModel,
-                Adapter = spec.Adapter with { From = Name(spec.Adapter.From) },
+                Adapter = spec.Adapter.WithSources(source => Name(source)!),
                 Data = spec.Data with { Train = Name(spec.Data.Train)!, Validation = Name(spec.Data.Validation) },
             };
             text.Append(CultureInfo.InvariantCulture, $"\n## Training spec\n\n```json\n{SpecJson.Serialize(shown)}\n```\n");

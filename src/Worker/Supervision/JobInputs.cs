@@ -39,6 +39,12 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         }
 
         var model = await FindModelAsync(db, lease.ProjectId, spec.Model, cancellationToken);
+        var sources = new Dictionary<string, string>();
+        foreach (var name in spec.Adapter.Sources().Distinct())
+        {
+            sources.Add(name, await ResultFolderAsync(db, lease.ProjectId, name, reports, use, cancellationToken));
+        }
+
         var local = spec with
         {
             Model = await ModelFolderAsync(model, reports, use, cancellationToken),
@@ -49,9 +55,7 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
                     ? await FileAsync(db, lease.ProjectId, validation, "data.validation", reports, use, cancellationToken)
                     : null,
             },
-            Adapter = spec.Adapter.From is { } from
-                ? spec.Adapter with { From = await ResultFolderAsync(db, lease.ProjectId, from, reports, use, cancellationToken) }
-                : spec.Adapter,
+            Adapter = spec.Adapter.WithSources(name => sources[name]),
         };
         var resumedFrom = await restore.RunAsync(db, lease.JobId, work, reports, cancellationToken);
         var pace = Pace.Read(await PastRuns.ReadAsync(db, cancellationToken));

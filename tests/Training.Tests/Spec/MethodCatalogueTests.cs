@@ -43,6 +43,10 @@ public class MethodCatalogueTests
             .Aggregate(method.Defaults.DeepClone(), (inner, member) => new JsonObject { [member] = inner }).AsObject();
         members["model"] = "mdl_1";
         members["data"] = new JsonObject { ["train"] = "file-1" };
+        if (name == "atlas")
+        {
+            members["adapter"]!["task_vectors"] = new JsonArray("ftjob_1");   // what to mix has no default
+        }
 
         Assert.Empty(SpecJson.Parse(members.ToJsonString()).Errors);
     }
