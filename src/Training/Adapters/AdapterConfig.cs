@@ -13,6 +13,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoraConfig), "lora")]
 [JsonDerivedType(typeof(DoraConfig), "dora")]
 [JsonDerivedType(typeof(PissaConfig), "pissa")]
+[JsonDerivedType(typeof(LoftqConfig), "loftq")]
 [JsonDerivedType(typeof(MissConfig), "miss")]
 [JsonDerivedType(typeof(AdaLoraConfig), "adalora")]
 [JsonDerivedType(typeof(Ia3Config), "ia3")]
@@ -39,7 +40,6 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoKrConfig), "lokr")]
 [JsonDerivedType(typeof(SaraConfig), "sara")]
 [JsonDerivedType(typeof(AtlasConfig), "atlas")]
-[JsonDerivedType(typeof(DifforaConfig), "diffora")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.Text.Json.Nodes;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -47,6 +48,13 @@ public abstract record LayerAdapterConfig : AdapterConfig
         }
 
         var config = PeftFolder.Open(From).Reconcile(this, model.Config);
+        if (config.MakesQuantizedBase && QuantizedBase.Of(From) != model.Quantization)
+        {
+            throw TrainingException.InvalidSpec(
+                $"The adapter in 'from' has codes of its own, and this base is held in another way; set quantization as {QuantizedBase.FileName} beside the "
+                + "adapter has it, or leave it out where there is none.", "quantization");
+        }
+
         var adapter = config.Build(model, LayerPlan.Create(config, model.Config));
         try
         {

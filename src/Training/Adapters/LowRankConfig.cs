@@ -76,6 +76,25 @@ public abstract record LowRankConfig : LayerAdapterConfig, IValidatableObject
         return rand([.. shape], dtype: ScalarType.Float32, device: CPU, generator: generator).mul(2 * bound).sub(bound).MoveToOuterDisposeScope();
     }
 
+    /// <summary>The same choice as a plain LoRA, with the same scale and so many times the ranks.</summary>
+    internal LoraConfig Plain(int times)
+    {
+        var factor = UseRslora ? Math.Sqrt(times) : times;   // α/r and α/√r stay
+        return new()
+        {
+            Rank = times * Rank,
+            Alpha = Alpha * factor,
+            UseRslora = UseRslora,
+            Dropout = Dropout,
+            RankPattern = RankPattern.ToDictionary(entry => entry.Key, entry => times * entry.Value),
+            AlphaPattern = AlphaPattern.ToDictionary(entry => entry.Key, entry => entry.Value * factor),
+            Bias = Bias,
+            TargetModules = TargetModules,
+            ExcludeModules = ExcludeModules,
+            ModulesToSave = ModulesToSave,
+        };
+    }
+
     private static IEnumerable<ValidationResult> FaultyKeys(IEnumerable<string> keys, string member) =>
         from key in keys
         let fault = ModulePattern.Fault(key)

@@ -14,19 +14,7 @@ public abstract record ResidualConfig : LowRankConfig
         Alpha = Rank;   // s = 1: the factors are parts of W as they are
     }
 
-    internal override LayerAdapterConfig Published => new LoraConfig
-    {
-        Rank = 2 * Rank,
-        Alpha = Doubled(Alpha),
-        UseRslora = UseRslora,
-        Dropout = Dropout,
-        RankPattern = RankPattern.ToDictionary(entry => entry.Key, entry => 2 * entry.Value),
-        AlphaPattern = AlphaPattern.ToDictionary(entry => entry.Key, entry => Doubled(entry.Value)),
-        Bias = Bias,
-        TargetModules = TargetModules,
-        ExcludeModules = ExcludeModules,
-        ModulesToSave = ModulesToSave,
-    };
+    internal override LayerAdapterConfig Published => Plain(times: 2);
 
     internal override string? RefusesQuantization =>
         "the factors start with a part of the weights in full precision, and quantization holds those in codes; leave quantization out, or use adapter lora.";
@@ -34,7 +22,4 @@ public abstract record ResidualConfig : LowRankConfig
     public override IEnumerable<ValidationResult> Validate(ValidationContext validationContext) => Dropout == 0
         ? base.Validate(validationContext)
         : base.Validate(validationContext).Append(new($"is {Dropout}, and a part of W would be dropped with the factors; set it to 0.", [nameof(Dropout)]));
-
-    // α/r stays with α·2, α/√r with α·√2.
-    private double Doubled(double alpha) => alpha * (UseRslora ? Math.Sqrt(2) : 2);
 }

@@ -95,7 +95,10 @@ public class QuantizedPissaTests : AdapterContract
         using var loaded = AdapterConfig.Saved(folder).Attach(other, seed: 7);
 
         Assert.All(model.Linears.Zip(other.Linears), pair => Assert.True(CodesOf(pair.First).equal(CodesOf(pair.Second)).all().item<bool>()));
-        Assert.False(CodesOf(model.Linears[0]).equal(CodesOf(LoadModel().Linears[0])).all().item<bool>());
+        using var untouched = LoadModel();
+        using var inFull = TinyModel.Load();
+        Assert.Equal("quantization", Assert.Throws<TrainingException>(() => AdapterConfig.Saved(folder).Attach(inFull, seed: 7)).Param);
+        Assert.False(CodesOf(model.Linears[0]).equal(CodesOf(untouched.Linears[0])).all().item<bool>());
     }
 
     [Fact]
