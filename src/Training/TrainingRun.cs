@@ -122,8 +122,13 @@ public static class TrainingRun
             AddedFiles = RunHistory.Files,
         };
         var start = Resume(checkpoints, IdentityOf(spec, data), report, either);
+        using var shown = start.Step > 0 || spec.Data.Calibration is not { } rows
+            ? null
+            : Tokenize(spec with { Data = spec.Data with { Train = rows, Validation = null, ValidationSplit = 0 } }, config, tokenizer,
+                cacheFolder ?? ownCache, report, either, "calibration");
+        shown?.Report.ThrowIfUnusable();
         using var adapter = spec.Adapter.Attach(
-            model, spec.Seed, CalibrationOf(spec, data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
+            model, spec.Seed, CalibrationOf(spec, shown ?? data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
         using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
         var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
@@ -226,7 +231,8 @@ public static class TrainingRun
     }
 
     private static PreparedData Tokenize(
-        TrainingSpec spec, ModelConfig config, Tokenizer? tokenizer, string cacheFolder, Action<Report> report, CancellationToken ct)
+        TrainingSpec spec, ModelConfig config, Tokenizer? tokenizer, string cacheFolder, Action<Report> report, CancellationToken ct,
+        string member = "train")
     {
         var cache = new TokenCache(cacheFolder, tokenizer is null ? null : TokenCache.Sha256Of(TokenizerFiles(spec.Model), ct));
         var told = Stopwatch.GetTimestamp();
@@ -240,7 +246,7 @@ public static class TrainingRun
                     report(new ProgressReport("tokenizing", progress.Bytes, progress.TotalBytes));
                 }
             },
-            ct, cache);
+            ct, cache, member);
     }
 
     /// <summary>The figures of a run, by their public names.</summary>
@@ -289,7 +295,7 @@ public static class TrainingRun
         var places = spec with
         {
             Model = "",
-            Data = spec.Data with { Train = "", Validation = null },
+            Data = spec.Data with { Train = "", Validation = null, Calibration = null },   // rows that were looked at are in the checkpoint
             Adapter = spec.Adapter.WithSources(_ => ""),
             Checkpoints = new(),
             Spectra = new(),

@@ -68,6 +68,13 @@ public sealed record TrainingSpec : IValidatableObject
                 [$"{nameof(Evaluation)}.{nameof(Evaluation.EarlyStoppingPatience)}", $"{nameof(Data)}.{nameof(Data.Validation)}", $"{nameof(Data)}.{nameof(Data.ValidationSplit)}"]);
         }
 
+        if (Data.Calibration is not null && !Adapter.LooksAtRows)
+        {
+            yield return new(
+                "is for adapters that look at rows before they start, such as corda and eva; leave it out.",
+                [$"{nameof(Data)}.{nameof(Data.Calibration)}", nameof(Adapter)]);
+        }
+
         if (Optimizer.LoraPlusRatio is not null && Adapter is FullConfig)
         {
             yield return new(

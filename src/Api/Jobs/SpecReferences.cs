@@ -30,6 +30,7 @@ internal static class SpecReferences
         var model = await lookup.ModelAsync(cancellationToken);
         var train = await lookup.FileAsync("train", cancellationToken);
         await lookup.FileAsync("validation", cancellationToken);
+        await lookup.FileAsync("calibration", cancellationToken);
         await lookup.AdaptersAsync(model, cancellationToken);
         var config = model is null ? null : ModelConfig.Parse(model.ConfigJson);
         if (read.Spec is null || errors.Count > 0)

@@ -100,6 +100,9 @@ public abstract record AdapterConfig
     /// <summary>How the base is quantised under a spec that says nothing of it; null: not at all.</summary>
     internal virtual QuantizationConfig? DefaultQuantization => null;
 
+    /// <summary>Whether the method asks a <see cref="Calibration"/> before it starts.</summary>
+    internal virtual bool LooksAtRows => false;
+
     /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
     public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];
 

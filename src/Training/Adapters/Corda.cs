@@ -49,6 +49,8 @@ public sealed record CordaConfig : ResidualConfig
     [Description("What a row's inputs are divided by: largest (the largest number, as PEFT does) or largest_magnitude."), TrainingOnly]
     public CordaInputScale InputScale { get; init; } = CordaInputScale.Largest;
 
+    internal override bool LooksAtRows => true;
+
     internal override AdaptedLinear Wrap(LayerParts parts) => new CordaLinear(parts, Select(parts.Shape).Scale, Dropout, Mode, Damping);
 
     /// <inheritdoc/>

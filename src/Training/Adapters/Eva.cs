@@ -44,6 +44,8 @@ public sealed record EvaConfig : LowRankConfig
         ModulesToSave = ModulesToSave,
     };
 
+    internal override bool LooksAtRows => true;
+
     internal override AdaptedLinear Wrap(LayerParts parts) => new EvaLinear(parts, Select(parts.Shape).Scale, Dropout);
 
     /// <inheritdoc/>

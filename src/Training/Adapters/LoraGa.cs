@@ -42,6 +42,8 @@ public sealed record LoraGaConfig : ResidualConfig
     [Description("Training rows whose mean gradient is taken, at most."), Range(1, 100_000), TrainingOnly]
     public int CalibrationRows { get; init; } = 64;
 
+    internal override bool LooksAtRows => true;
+
     internal override AdaptedLinear Wrap(LayerParts parts) => new LoraGaLinear(parts, Select(parts.Shape).Scale, Dropout, Direction, StableGamma);
 
     internal override IReadOnlyDictionary<string, Tensor> Measure(CausalLm model, IReadOnlyList<LinearShape> layers, Calibration? calibration) =>

@@ -29,6 +29,8 @@ public sealed record LoraSbConfig : CoreConfig
     internal override string? RefusesQuantization =>
         "its start follows the gradient of the weights in full precision, and quantization holds those in codes; leave quantization out, or use adapter lora_xs.";
 
+    internal override bool LooksAtRows => true;
+
     internal override AdaptedLinear Wrap(LayerParts parts) => new LoraSbLinear(parts, Dropout, StepSize);
 
     internal override IReadOnlyDictionary<string, Tensor> Measure(CausalLm model, IReadOnlyList<LinearShape> layers, Calibration? calibration) =>

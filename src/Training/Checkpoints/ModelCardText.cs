@@ -41,7 +41,12 @@ internal static class ModelCardText
             {
                 Model = card.BaseModel,
                 Adapter = spec.Adapter.WithSources(source => Name(source)!),
-                Data = spec.Data with { Train = Name(spec.Data.Train)!, Validation = Name(spec.Data.Validation) },
+                Data = spec.Data with
+                {
+                    Train = Name(spec.Data.Train)!,
+                    Validation = Name(spec.Data.Validation),
+                    Calibration = Name(spec.Data.Calibration),
+                },
             };
             text.Append(CultureInfo.InvariantCulture, $"\n## Training spec\n\n```json\n{SpecJson.Serialize(shown)}\n```\n");
         }

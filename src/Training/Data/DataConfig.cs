@@ -41,6 +41,9 @@ public sealed record DataConfig : IValidatableObject
     [Description("Validation rows, like train; null: validation_split decides.")]
     public string? Validation { get; init; }
 
+    [Description("Rows that an adapter looks at before it starts, like train, for those that do; null: the training rows.")]
+    public string? Calibration { get; init; }
+
     [Description("Share of the training rows that is set aside for validation when no validation file is given."), Range(0, 0.9)]
     public double ValidationSplit { get; init; }
 

@@ -33,10 +33,11 @@ public static class DataSets
 
     /// <summary>Like <see cref="Prepare"/>, but row errors are only reported, so that the report can be kept before the run ends with
     /// <see cref="DataReport.ThrowIfUnusable"/>.</summary>
+    /// <param name="trainMember">The member of <c>data</c> that names the rows, for messages.</param>
     /// <exception cref="TrainingException">A file cannot be opened, or the tokenizer does not fit the model.</exception>
     public static PreparedData Inspect(
         DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
-        CancellationToken cancellationToken, TokenCache? cache = null)
+        CancellationToken cancellationToken, TokenCache? cache = null, string trainMember = "train")
     {
         CheckVocabularies(tokenizer, modelVocabulary);
         SplitData Read(string split, string path)
@@ -59,7 +60,7 @@ public static class DataSets
             return made is null ? read! : SplitData.Of(split, made);
         }
 
-        var train = Read("train", config.Train);
+        var train = Read(trainMember, config.Train);
         try
         {
             var validation = config.Validation is null ? null : Read("validation", config.Validation);

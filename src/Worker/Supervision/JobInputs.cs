@@ -54,6 +54,9 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
                 Validation = spec.Data.Validation is { } validation
                     ? await FileAsync(db, lease.ProjectId, validation, "data.validation", reports, use, cancellationToken)
                     : null,
+                Calibration = spec.Data.Calibration is { } calibration
+                    ? await FileAsync(db, lease.ProjectId, calibration, "data.calibration", reports, use, cancellationToken)
+                    : null,
             },
             Adapter = spec.Adapter.WithSources(name => sources[name]),
         };

@@ -81,6 +81,40 @@ public sealed class ResumeTests
         Assert.Equal(FailureCode.InvalidSpec, error.Code);
     }
 
+    [Fact]
+    public void An_adapter_starts_by_the_rows_that_it_is_shown()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, "corda", "adamw") with { Data = new() { Train = folder.TokenRows("rows.jsonl", 24), Shuffle = false, MaxLength = 24 } };
+        byte[] Trained(string work, string? calibration)
+        {
+            folder.Run(spec with { Data = spec.Data with { Calibration = calibration } }, work);
+            return File.ReadAllBytes(folder.In(work, "adapter", "adapter_model.safetensors"));
+        }
+
+        var own = Trained("own", null);
+
+        Assert.Equal(own, Trained("same", folder.TokenRows("same.jsonl", 24)));
+        Assert.NotEqual(own, Trained("other", folder.TokenRows("other.jsonl", 24, vocabulary: 90)));
+    }
+
+    [Fact]
+    public void Rows_to_show_that_are_in_error_are_named_with_their_member()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, "eva", "adamw");
+        var shown = folder.Rows("shown.jsonl", [new { input_ids = new[] { 1, 2, 100_000 }, labels = new[] { 1, 2, 3 } }]);
+
+        var error = Assert.Throws<TrainingException>(() => folder.Run(spec with { Data = spec.Data with { Calibration = shown } }));
+
+        Assert.StartsWith("data.calibration", error.Param, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Rows_for_an_adapter_that_looks_at_none_are_refused() => Assert.Contains(
+        SpecJson.Parse("""{"model": "m", "data": {"train": "t", "calibration": "c"}, "adapter": {"type": "lora"}}""").Errors,
+        error => error.Path == "data.calibration");
+
     /// <summary>Dropout, packing, accumulation and shuffling are all on, and an epoch ends within the run.</summary>
     private static TrainingSpec Spec(RunFolder folder, string adapter, string optimizer) => new()
     {
