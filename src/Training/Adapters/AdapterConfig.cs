@@ -40,6 +40,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(LoKrConfig), "lokr")]
 [JsonDerivedType(typeof(SaraConfig), "sara")]
 [JsonDerivedType(typeof(AtlasConfig), "atlas")]
+[JsonDerivedType(typeof(DifforaConfig), "diffora")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

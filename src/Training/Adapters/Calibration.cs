@@ -138,6 +138,15 @@ public sealed class Calibration(
         }
     }
 
+    /// <summary>Hands the mean loss of each row to a function, with its graph.</summary>
+    /// <param name="take">Gets the loss, a scalar that is gone after the call.</param>
+    /// <inheritdoc cref="Inputs"/>
+    public int Losses(CausalLm model, int limit, Action<Tensor> take) => EachRow(limit, batch =>
+    {
+        using var on = enable_grad();
+        take(objective.Measure(model, batch, device).Sum / (double)objective.Weight(batch));
+    });
+
     private int EachRow(int limit, Action<Batch> measure)
     {
         var done = 0;

@@ -37,13 +37,15 @@ internal static class TinyModel
     }
 
     /// <summary>The rows of the golden batch, one to a batch, as a run hands them to a method that looks at them first.</summary>
-    public static Calibration Calibration()
+    /// <param name="oneRow">The first of them each time.</param>
+    public static Calibration Calibration(bool oneRow = false)
     {
         using var scope = NewDisposeScope();
         var (ids, labels) = Batch();
         var batches = Enumerable.Range(0, (int)ids.shape[0]).Select(row =>
         {
-            var (tokens, targets) = (ids[row].data<long>().ToArray(), labels[row].data<long>().ToArray());
+            var source = oneRow ? 0 : row;
+            var (tokens, targets) = (ids[source].data<long>().ToArray(), labels[source].data<long>().ToArray());
             targets[0] = Example.Ignored;   // nothing predicts it
             return new Batch(1, tokens.Length, tokens, targets, [.. Enumerable.Range(0, tokens.Length).Select(index => (long)index)], Segments: null);
         }).ToList();

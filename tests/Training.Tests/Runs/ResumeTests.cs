@@ -17,6 +17,7 @@ public sealed class ResumeTests
     [InlineData("adalora", "adamw")]
     [InlineData("increlora", "adamw")]
     [InlineData("sara", "adamw")]
+    [InlineData("diffora", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
@@ -128,6 +129,7 @@ public sealed class ResumeTests
             "adalora" => new AdaLoraConfig { InitialRank = 4, TargetRank = 2, FinalSteps = 2, Dropout = 0.2 },   // ranks fall and rise on both sides of the stop
             "increlora" => new IncreLoraConfig { TargetRank = 3, MaxRank = 6, Increment = 1, TopLayers = 9, Dropout = 0.2 },
             "sara" => new SaraConfig { Share = 0.1, RefreshAt = 0.3, NuclearNorm = 1e-4 },
+            "diffora" => new DifforaConfig { Rank = 4, CalibrationRows = 10 },
             "full" or "full-bfloat16" => new FullConfig(),
             _ => new LoraConfig { Rank = 4, Dropout = 0.2 },
         },
