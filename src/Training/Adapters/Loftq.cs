@@ -1,6 +1,5 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
-using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
 using TrainingService.Training.Quantization;
 using static TorchSharp.torch;

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using TorchSharp;
 using TrainingService.Tests;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
