@@ -14,6 +14,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(DoraConfig), "dora")]
 [JsonDerivedType(typeof(PissaConfig), "pissa")]
 [JsonDerivedType(typeof(LoftqConfig), "loftq")]
+[JsonDerivedType(typeof(LqLoraConfig), "lq_lora")]
 [JsonDerivedType(typeof(MissConfig), "miss")]
 [JsonDerivedType(typeof(AdaLoraConfig), "adalora")]
 [JsonDerivedType(typeof(Ia3Config), "ia3")]

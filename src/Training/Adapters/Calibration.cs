@@ -1,8 +1,11 @@
+using TorchSharp.Modules;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
 using TrainingService.Training.Objectives;
+using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
+using Linear = TrainingService.Training.Models.Linear;
 
 namespace TrainingService.Training.Adapters;
 
@@ -101,13 +104,19 @@ public sealed class Calibration(
     }
 
     /// <summary>Hands the gradients of frozen weights to a function, row by row: those of the row's mean loss.</summary>
-    /// <param name="layers">Names of linear layers with plain weights.</param>
+    /// <param name="layers">Names of linear layers. Those with a quantised weight get it in full for the time of the call: hand on a few at a time.</param>
     /// <param name="take">Gets a layer's name and the gradient [out, in] of its weight, in the model's format; the tensor is gone after the call.</param>
     /// <inheritdoc cref="Inputs"/>
     public int Gradients(CausalLm model, IReadOnlySet<string> layers, int limit, Action<string, Tensor> take)
     {
-        var weights = model.Linears.Where(slot => layers.Contains(slot.Name))
-            .Select(slot => (slot.Name, Weight: ((Linear)slot.Base).weight)).ToList();
+        var slots = model.Linears.Where(slot => layers.Contains(slot.Name)).ToList();
+        var held = slots.Where(slot => slot.Base is QuantizedLinear).Select(slot => (Slot: slot, slot.Module)).ToList();
+        foreach (var (slot, _) in held)
+        {
+            slot.Module = InFull(slot, model.DType);
+        }
+
+        var weights = slots.ConvertAll(slot => (slot.Name, Weight: ((Linear)(slot.Base is QuantizedLinear ? slot.Module : slot.Base)).weight));
         try
         {
             weights.ForEach(layer => layer.Weight.requires_grad = true);
@@ -135,6 +144,13 @@ public sealed class Calibration(
                 weight.grad?.Dispose();
                 weight.grad = null;
             }
+
+            foreach (var (slot, module) in held)
+            {
+                var lent = slot.Module;
+                slot.Module = module;
+                lent.Dispose();
+            }
         }
     }
 
@@ -146,6 +162,20 @@ public sealed class Calibration(
         using var on = enable_grad();
         take(objective.Measure(model, batch, device).Sum / (double)objective.Weight(batch));
     });
+
+    private static Linear InFull(LinearSlot slot, ScalarType dtype)
+    {
+        using var off = no_grad();
+        using var scope = NewDisposeScope();
+        return new(Frozen(AdaptedLinear.OriginalWeight(slot).to_type(dtype)), ((QuantizedLinear)slot.Base).Bias is { } bias ? Frozen(bias.alias()) : null);
+
+        static Parameter Frozen(Tensor value)
+        {
+            var parameter = new Parameter(value, requires_grad: false);
+            parameter.DetachFromDisposeScope();
+            return parameter;
+        }
+    }
 
     private int EachRow(int limit, Action<Batch> measure)
     {

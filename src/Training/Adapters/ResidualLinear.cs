@@ -64,9 +64,9 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
     public override void Settle()
     {
         using var scope = NewDisposeScope();
-        if (Quantization is { } quantization)
+        if (Quantization is not null)
         {
-            Rebase(quantization.Quantize(QuantizedSplit.Rest(OriginalWeight(), _remainder.B!, _remainder.A!, Scale), Shape.Name));
+            Rebase(Quantized(QuantizedSplit.Rest(OriginalWeight(), _remainder.B!, _remainder.A!, Scale)));
             return;
         }
 
@@ -75,6 +75,10 @@ internal abstract class ResidualLinear(LayerParts parts, double scale, double dr
         _remainder.Layer?.Dispose();
         _remainder.Layer = new Linear(Frozen(rest), FrozenBias is { } bias ? Frozen(bias.alias()) : null);
     }
+
+    /// <summary>The codes of what the frozen weight keeps; as those of the base are made, for most methods.</summary>
+    /// <param name="rest">[out, in], float32.</param>
+    protected virtual QuantizedTensor Quantized(Tensor rest) => Quantization!.Quantize(rest, Shape.Name);
 
     /// <summary>The first values, in the caller's dispose scope.</summary>
     protected virtual ResidualStart Begin(AdapterStart start)

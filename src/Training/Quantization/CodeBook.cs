@@ -2,7 +2,7 @@ using static TorchSharp.torch;
 
 namespace TrainingService.Training.Quantization;
 
-/// <summary>The values in [-1, 1] that codes stand for: 16 in four bits, or up to 256 in eight.</summary>
+/// <summary>The values in [-1, 1] that codes stand for: up to 4, 8, 16 or 256, in two, three, four or eight bits.</summary>
 internal sealed class CodeBook
 {
     private readonly float[] _values;
@@ -11,21 +11,36 @@ internal sealed class CodeBook
     public CodeBook(ReadOnlySpan<float> values)
     {
         _values = values.ToArray();
-        Bits = _values.Length <= 16 ? 4 : 8;
+        Bits = _values.Length switch
+        {
+            <= 4 => 2,
+            <= 8 => 3,
+            <= 16 => 4,
+            _ => 8,
+        };
     }
 
     public int Bits { get; }
 
-    /// <summary>What a byte of codes stands for: two values each, of the high and then of the low half, [256, 2]; or one, [256].</summary>
+    /// <summary>What a byte of codes stands for, the high bits first: four values, [256, 4], two, [256, 2], or one, [256]; with three bits, what 12 bits do, [4096, 4].</summary>
     /// <returns>Float32, in the caller's dispose scope.</returns>
     public Tensor Table(Device device)
     {
-        var numbers = Bits == 4
-            ? Enumerable.Range(0, 256).SelectMany(code => new[] { _values[code >> 4], _values[code & 15] }).ToArray()
-            : [.. _values, .. Enumerable.Repeat(0f, 256 - _values.Length)];
+        var codes = Bits switch
+        {
+            8 => 1,
+            4 => 2,
+            _ => 4,
+        };
+        var (rows, last) = (1 << (Bits * codes), (1 << Bits) - 1);
+        var numbers =
+            from row in Enumerable.Range(0, rows)
+            from place in Enumerable.Range(1, codes)
+            let code = (row >> (Bits * (codes - place))) & last
+            select code < _values.Length ? _values[code] : 0;
         using var scope = NewDisposeScope();
-        var flat = tensor(numbers, dtype: ScalarType.Float32, device: device);
-        return (Bits == 4 ? flat.view(256, 2) : flat).MoveToOuterDisposeScope();
+        var flat = tensor(numbers.ToArray(), dtype: ScalarType.Float32, device: device);
+        return (codes == 1 ? flat : flat.view(rows, codes)).MoveToOuterDisposeScope();
     }
 
     /// <summary>The code of the nearest value; in the middle between two, of the lower one.</summary>

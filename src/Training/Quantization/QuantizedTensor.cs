@@ -21,7 +21,7 @@ public sealed class QuantizedTensor : IDisposable
 
     private readonly int _blockSize;
     private readonly int _bits;
-    private readonly Tensor _codes;             // uint8; of two codes in a byte the first is the high half
+    private readonly Tensor _codes;             // uint8; of codes in a byte the first are the high bits; three bits: eight codes in three bytes
     private readonly Tensor _table;             // see CodeBook.Table
     private readonly Tensor? _scales;           // float32, one per block; null: in codes themselves
     private readonly QuantizedTensor? _scaleCodes;
@@ -56,6 +56,9 @@ public sealed class QuantizedTensor : IDisposable
     /// <summary>The codes as they are stored, uint8; two to a byte where they have four bits, the first in the high half.</summary>
     public Tensor Codes => _codes;
 
+    /// <summary>Bits that a code has.</summary>
+    public int Bits => _bits;
+
     /// <summary>Quantises a tensor of any shape and number format.</summary>
     /// <returns>The caller's to dispose; null when a number is not finite.</returns>
     internal static QuantizedTensor? Of(Tensor weight, CodeBook book, int blockSize, bool quantizeScales)
@@ -73,7 +76,7 @@ public sealed class QuantizedTensor : IDisposable
             var blocks = Blocks(part, blockSize);
             var absmax = blocks.abs().amax([1L], keepdim: true);   // [n, 1]
             var nearest = book.Nearest(blocks.mul(absmax.clamp(min: SmallestScale).reciprocal())).view(-1);
-            var packed = book.Bits == 8 ? nearest : Pairs(nearest.view(-1, 2));
+            var packed = book.Bits == 8 ? nearest : Packed(nearest, book.Bits);
             var bytes = CodeBytes(part.numel(), book.Bits);
             codes.narrow(0, CodeBytes(start, book.Bits), bytes).copy_(packed.narrow(0, 0, bytes));
             scales.narrow(0, start / blockSize, absmax.numel()).copy_(absmax.squeeze(1));
@@ -106,7 +109,7 @@ public sealed class QuantizedTensor : IDisposable
         using var off = no_grad();
         using var scope = NewDisposeScope();
         var result = empty(Shape, dtype: dtype, device: _codes.device);
-        if (_codes.device.type == TorchSharp.DeviceType.CPU && dtype is ScalarType.Float32 or ScalarType.BFloat16)
+        if (_bits is 4 or 8 && _codes.device.type == TorchSharp.DeviceType.CPU && dtype is ScalarType.Float32 or ScalarType.BFloat16)
         {
             DequantizeKernel.Run(_codes, _table, _bits, Scales(), _blockSize, result);
         }
@@ -130,7 +133,7 @@ public sealed class QuantizedTensor : IDisposable
             using var chunkScope = NewDisposeScope();
             var numbers = Math.Min(ChunkNumbers, count - start);
             var codes = _codes.narrow(0, CodeBytes(start, _bits), CodeBytes(numbers, _bits)).to_type(ScalarType.Int32);
-            var blocks = Blocks(_table.index_select(0, codes).view(-1).narrow(0, 0, numbers), _blockSize);
+            var blocks = Blocks(_table.index_select(0, _bits == 3 ? Twelves(codes) : codes).view(-1).narrow(0, 0, numbers), _blockSize);
             blocks = blocks * scales.narrow(0, start / _blockSize, blocks.shape[0]).unsqueeze(1);
             flat.narrow(0, start, numbers).copy_(blocks.view(-1).narrow(0, 0, numbers));
         }
@@ -151,10 +154,36 @@ public sealed class QuantizedTensor : IDisposable
         return (missing == 0 ? flat : cat([flat, zeros(missing, dtype: flat.dtype, device: flat.device)])).view(-1, blockSize);
     }
 
-    /// <summary>Two codes to a byte: [n, 2] to [n].</summary>
-    private static Tensor Pairs(Tensor codes) => codes.select(1, 0).mul(16).add_(codes.select(1, 1));
+    /// <summary>Codes [n], one to a byte, as they are stored; n is a multiple of eight.</summary>
+    private static Tensor Packed(Tensor codes, int bits)
+    {
+        if (bits == 4)
+        {
+            var pairs = codes.view(-1, 2);
+            return pairs.select(1, 0).mul(16).add_(pairs.select(1, 1));
+        }
+
+        var group = codes.to_type(ScalarType.Int32).view(-1, bits == 2 ? 4 : 8);
+        var whole = group.select(1, 0);
+        for (var place = 1; place < group.shape[1]; place++)
+        {
+            whole = whole.mul(1 << bits).add(group.select(1, place));
+        }
+
+        return (bits == 2
+            ? whole
+            : stack([whole.floor_divide(1 << 16), whole.floor_divide(1 << 8).remainder(1 << 8), whole.remainder(1 << 8)], 1).view(-1)).to_type(ScalarType.Byte);
+    }
+
+    /// <summary>Three bytes to two numbers of 12 bits: [3·n] to [2·n], int32.</summary>
+    private static Tensor Twelves(Tensor bytes)
+    {
+        var triples = bytes.view(-1, 3);
+        var whole = triples.select(1, 0).mul(1 << 16).add(triples.select(1, 1).mul(1 << 8)).add(triples.select(1, 2));
+        return stack([whole.floor_divide(1 << 12), whole.remainder(1 << 12)], 1).view(-1);
+    }
 
     private static long BlocksOf(long count, int blockSize) => (count + blockSize - 1) / blockSize;
 
-    private static long CodeBytes(long count, int bits) => ((count * bits) + 7) / 8;
+    private static long CodeBytes(long count, int bits) => bits == 3 ? (count + 7) / 8 * 3 : ((count * bits) + 7) / 8;
 }
