@@ -108,7 +108,7 @@ public sealed record Estimate(
         var logits = Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
         var head = spec.Adapter is FullConfig ? (long)model.VocabularySize * model.HiddenSize * Float32 : 0;
         return new(
-            WeightsBytes: FrozenBytes(spec.HeldBase, model, weightBytes),
+            WeightsBytes: FrozenBytes(spec.HeldBase, model, weightBytes) + (spec.HeldBase is { } held ? spec.Adapter.MoreFrozenBytes(model, held) : 0),
             TrainedBytes: trained.Added * Float32 + masters,
             GradientsBytes: trained.Added * Float32 + trained.InPlace * weightBytes,
             OptimizerBytes: spec.Optimizer.StateBytes(FlatLayout.Of([.. spec.Adapter.Trained(model).Select(tensor => (tensor.Shape, tensor.Role))])),

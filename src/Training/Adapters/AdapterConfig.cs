@@ -105,6 +105,9 @@ public abstract record AdapterConfig
     /// <summary>Whether the method asks a <see cref="Calibration"/> before it starts.</summary>
     internal virtual bool LooksAtRows => false;
 
+    /// <summary>Bytes that codes of this choice's own take beyond those of the base that they replace.</summary>
+    internal virtual long MoreFrozenBytes(ModelConfig model, QuantizationConfig held) => 0;
+
     /// <summary>What is wrong with this config for a model, all of it at once; nothing is loaded.</summary>
     public virtual IReadOnlyList<SpecError> Check(ModelConfig model) => [];
 

@@ -50,6 +50,12 @@ public sealed record LqLoraConfig : ResidualConfig
 
     internal override bool LooksAtRows => CalibrationRows > 0;
 
+    internal override long MoreFrozenBytes(ModelConfig model, QuantizationConfig held)
+    {
+        var layers = LayerPlan.Create(this, model).Layers;
+        return Math.Max(0, BudgetBytes(layers) - layers.Sum(layer => held.BytesOf(layer.In * layer.Out)));   // at first the layers are held as the base is
+    }
+
     internal override AdaptedLinear Wrap(LayerParts parts) =>
         new LqLoraLinear(parts, Select(parts.Shape).Scale, Dropout, FormOf(parts.Shape.Name), QuantizationIterations);
 

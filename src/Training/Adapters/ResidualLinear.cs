@@ -12,7 +12,7 @@ internal sealed record ResidualStart(Tensor B, Tensor A, Tensor RemovedB, Tensor
 /// <remarks>
 /// Over a quantised base the frozen weight is Q(W − s·B₀·A₀), made from W as the checkpoint has it and put in the place of the model's codes: they
 /// follow from the saved tensors and the checkpoint. The product is formed in float64, so that the order of its sums, which differs between
-/// machines, does not decide a code.
+/// machines, all but never decides a code.
 /// </remarks>
 internal abstract class ResidualLinear(LayerParts parts, double scale, double dropout) : LoraLinear(parts, scale, dropout)
 {

@@ -6,6 +6,7 @@ namespace TrainingService.Training.Quantization;
 internal sealed class CodeBook
 {
     private readonly float[] _values;
+    private readonly Lazy<float[]> _table;
 
     /// <param name="values">Ascending; zero is one of them.</param>
     public CodeBook(ReadOnlySpan<float> values)
@@ -18,6 +19,7 @@ internal sealed class CodeBook
             <= 16 => 4,
             _ => 8,
         };
+        _table = new(() => Rows(_values, Bits));
     }
 
     public int Bits { get; }
@@ -26,21 +28,9 @@ internal sealed class CodeBook
     /// <returns>Float32, in the caller's dispose scope.</returns>
     public Tensor Table(Device device)
     {
-        var codes = Bits switch
-        {
-            8 => 1,
-            4 => 2,
-            _ => 4,
-        };
-        var (rows, last) = (1 << (Bits * codes), (1 << Bits) - 1);
-        var numbers =
-            from row in Enumerable.Range(0, rows)
-            from place in Enumerable.Range(1, codes)
-            let code = (row >> (Bits * (codes - place))) & last
-            select code < _values.Length ? _values[code] : 0;
         using var scope = NewDisposeScope();
-        var flat = tensor(numbers.ToArray(), dtype: ScalarType.Float32, device: device);
-        return (codes == 1 ? flat : flat.view(rows, codes)).MoveToOuterDisposeScope();
+        var flat = tensor(_table.Value, dtype: ScalarType.Float32, device: device);
+        return (Bits == 8 ? flat : flat.view(-1, CodesOf(Bits))).MoveToOuterDisposeScope();
     }
 
     /// <summary>The code of the nearest value; in the middle between two, of the lower one.</summary>
@@ -52,5 +42,24 @@ internal sealed class CodeBook
         var middles = _values.Zip(_values.Skip(1), (low, high) => (float)(((double)low + high) / 2)).ToArray();
         return bucketize(scaled, tensor(middles, dtype: ScalarType.Float32, device: scaled.device), outInt32: true)
             .to_type(ScalarType.Byte).MoveToOuterDisposeScope();
+    }
+
+    // That a row of the table stands for.
+    private static int CodesOf(int bits) => bits switch
+    {
+        8 => 1,
+        4 => 2,
+        _ => 4,
+    };
+
+    private static float[] Rows(float[] values, int bits)
+    {
+        var (codes, last) = (CodesOf(bits), (1 << bits) - 1);
+        var numbers =
+            from row in Enumerable.Range(0, 1 << (bits * codes))
+            from place in Enumerable.Range(1, codes)
+            let code = (row >> (bits * (codes - place))) & last
+            select code < values.Length ? values[code] : 0;
+        return numbers.ToArray();
     }
 }

@@ -56,9 +56,6 @@ public sealed class QuantizedTensor : IDisposable
     /// <summary>The codes as they are stored, uint8; two to a byte where they have four bits, the first in the high half.</summary>
     public Tensor Codes => _codes;
 
-    /// <summary>Bits that a code has.</summary>
-    public int Bits => _bits;
-
     /// <summary>Quantises a tensor of any shape and number format.</summary>
     /// <returns>The caller's to dispose; null when a number is not finite.</returns>
     internal static QuantizedTensor? Of(Tensor weight, CodeBook book, int blockSize, bool quantizeScales)

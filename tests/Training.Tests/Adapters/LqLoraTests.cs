@@ -83,6 +83,20 @@ public class LqLoraTests : AdapterContract
     }
 
     [Fact]
+    public void A_budget_above_the_bits_of_the_base_is_in_the_estimate()
+    {
+        // 8.14 bits for the linear layers instead of the 4.14 that nf4 has for these small matrices: four more for each number.
+        using var scope = NewDisposeScope();
+        using var model = LoadModel();
+        var numbers = model.Linears.Sum(slot => ((QuantizedLinear)slot.Base).Weight.Count);
+        var held = model.Linears.Sum(slot => ((QuantizedLinear)slot.Base).Weight.Bytes);
+        long More(double bits) => new LqLoraConfig { TargetBits = bits }.MoreFrozenBytes(model.Config, new Nf4Config());
+
+        Assert.Equal(numbers / 2, More((8.0 * held / numbers) + 4), 1.0);
+        Assert.Equal(0, More(3));
+    }
+
+    [Fact]
     public void A_budget_below_the_smallest_codes_is_refused()
     {
         using var model = LoadModel();
@@ -161,6 +175,18 @@ public class LqLoraFisherTests : AdapterContract
         Assert.InRange(Numbers.RelativeError(modelled.mean([1L]), squares.mean([1L])), 0, 1e-5);
         Assert.InRange(Numbers.RelativeError(modelled.mean([0L]), squares.mean([0L])), 0, 1e-5);
         Assert.All(model.Linears, slot => Assert.Same(slot.Base, slot.Module));
+    }
+
+    [Fact]
+    public void Attaching_leaves_no_tensor_behind()
+    {
+        using var model = LoadModel();
+        Config.Attach(model, seed: 1, CalibrationData).Dispose();   // from now on the model has codes of these forms
+        var before = TorchSharp.DisposeScopeManager.Statistics.ThreadTotalLiveCount;
+
+        Config.Attach(model, seed: 1, CalibrationData).Dispose();
+
+        Assert.Equal(before, TorchSharp.DisposeScopeManager.Statistics.ThreadTotalLiveCount);
     }
 
     [Fact]

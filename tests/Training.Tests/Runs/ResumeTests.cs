@@ -18,6 +18,9 @@ public sealed class ResumeTests
     [InlineData("increlora", "adamw")]
     [InlineData("sara", "adamw")]
     [InlineData("diffora", "adamw")]
+    [InlineData("pissa-nf4", "adamw")]
+    [InlineData("loftq", "adamw")]
+    [InlineData("lq_lora", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
@@ -130,12 +133,15 @@ public sealed class ResumeTests
             "increlora" => new IncreLoraConfig { TargetRank = 3, MaxRank = 6, Increment = 1, TopLayers = 9, Dropout = 0.2 },
             "sara" => new SaraConfig { Share = 0.1, RefreshAt = 0.3, NuclearNorm = 1e-4 },
             "diffora" => new DifforaConfig { Rank = 4, CalibrationRows = 10 },
+            "pissa-nf4" => new PissaConfig { Rank = 4, QuantizationIterations = 2 },   // the codes of these three are the method's own
+            "loftq" => new LoftqConfig { Rank = 4, QuantizationIterations = 2 },
+            "lq_lora" => new LqLoraConfig { Rank = 4, CalibrationRows = 5 },
             "full" or "full-bfloat16" => new FullConfig(),
             _ => new LoraConfig { Rank = 4, Dropout = 0.2 },
         },
         Optimizer = optimizer == "sgd" ? new SgdConfig { LearningRate = 0.1, Momentum = 0.9 } : new AdamWConfig { LearningRate = 1e-3 },
         Schedule = new() { MaxSteps = 8, BatchSize = 2, GradientAccumulationSteps = 2 },
-        Quantization = adapter == "lora-nf4" ? new Nf4Config() : null,
+        Quantization = adapter.EndsWith("nf4", StringComparison.Ordinal) ? new Nf4Config() : null,
         Precision = adapter.EndsWith("bfloat16", StringComparison.Ordinal) ? Precision.Bfloat16 : Precision.Float32,
         Evaluation = new() { EverySteps = 4 },
         Spectra = new() { Enabled = false },
