@@ -18,6 +18,7 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     GenerateVerb.Create(),
     AnalyzeVerb.Create(),
     ExportVerb.Create(),
+    WatermarkVerb.Create(),
     MeasureVerb.Create(),
 };
 return root.Parse(args).Invoke();

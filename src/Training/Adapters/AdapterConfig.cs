@@ -42,6 +42,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(SaraConfig), "sara")]
 [JsonDerivedType(typeof(AtlasConfig), "atlas")]
 [JsonDerivedType(typeof(DifforaConfig), "diffora")]
+[JsonDerivedType(typeof(WatermarkConfig), "watermark")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
@@ -89,6 +90,9 @@ public abstract record AdapterConfig
 
     /// <summary>This choice with its <see cref="Sources"/> named in another way, such as by the folders where they lie.</summary>
     public virtual AdapterConfig WithSources(Func<string, string> place) => From is null ? this : this with { From = place(From) };
+
+    /// <summary>What of this choice may stand in files that are passed on: without what its owner keeps to himself.</summary>
+    internal virtual AdapterConfig Disclosed => this;
 
     /// <summary>Why the frozen weights cannot be quantised under this choice, and what to do; null: they can.</summary>
     internal virtual string? RefusesQuantization => null;

@@ -40,7 +40,7 @@ internal static class ModelCardText
             var shown = spec with
             {
                 Model = card.BaseModel,
-                Adapter = spec.Adapter.WithSources(source => Name(source)!),
+                Adapter = spec.Adapter.Disclosed.WithSources(source => Name(source)!),
                 Data = spec.Data with
                 {
                     Train = Name(spec.Data.Train)!,

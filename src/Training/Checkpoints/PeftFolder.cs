@@ -174,7 +174,7 @@ internal sealed class PeftFolder
         }
         else
         {
-            File.WriteAllText(method, JsonSerializer.Serialize<AdapterConfig>(config with { From = null }, SpecJson.Options) + "\n");
+            File.WriteAllText(method, JsonSerializer.Serialize(config.Disclosed with { From = null }, SpecJson.Options) + "\n");
         }
     }
 
