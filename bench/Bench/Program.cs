@@ -18,10 +18,13 @@ switch (args)
     case ["store"]:
         await StoreRates.RunAsync(interrupt.Token);
         return 0;
+    case ["methods", var worker, var page, .. var names]:
+        await Methods.RunAsync(worker, page, names, interrupt.Token);
+        return 0;
     case ["table", var folder, var command]:
         Table.Write(folder, command);
         return 0;
     default:
-        Console.Error.WriteLine("usage: claims | data | store | table FOLDER COMMAND; bench/run.sh says what they need");
+        Console.Error.WriteLine("usage: claims | data | store | methods WORKER PAGE [NAME...] | table FOLDER COMMAND; bench/run.sh and bench/methods.sh say what they need");
         return 2;
 }
