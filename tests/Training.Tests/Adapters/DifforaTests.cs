@@ -32,7 +32,12 @@ public class DifforaTests : AdapterContract
         using var scope = NewDisposeScope();
         var config = new DifforaConfig
         {
-            Rank = 4, Rho = 1 / 3.0, TargetModules = ModuleSelector.OfNames(Inner), SearchEpochs = 10, HeldOut = 0.34, SearchRate = 1e-3,
+            Rank = 4,
+            Rho = 1 / 3.0,
+            TargetModules = ModuleSelector.OfNames(Inner),
+            SearchEpochs = 10,
+            HeldOut = 0.34,
+            SearchRate = 1e-3,
         };
         using var model = Partial();
         using (var adapter = config.Attach(model, seed: 1, TinyModel.Calibration(oneRow: true)))
@@ -60,7 +65,12 @@ public class DifforaTests : AdapterContract
         using var model = Partial();
         using var adapter = new DifforaConfig
         {
-            Rank = 4, Rho = 1 / 3.0, TargetModules = ModuleSelector.OfNames(Inner), SearchEpochs = 1, HeldOut = 0.34, Score = ModuleScore.Gram,
+            Rank = 4,
+            Rho = 1 / 3.0,
+            TargetModules = ModuleSelector.OfNames(Inner),
+            SearchEpochs = 1,
+            HeldOut = 0.34,
+            Score = ModuleScore.Gram,
         }.Attach(model, seed: 1, CalibrationData);
 
         Assert.All(adapter.Updates, update => Assert.StartsWith("model.layers.0.", update.Module, StringComparison.Ordinal));
