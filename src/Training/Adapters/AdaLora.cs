@@ -76,7 +76,7 @@ public sealed record AdaLoraConfig : LayerAdapterConfig, IValidatableObject
     {
         if (TargetRank > InitialRank)
         {
-            yield return new($"is {TargetRank}, above the initial_rank of {InitialRank}; ranks only fall, so choose a smaller one.", [nameof(TargetRank)]);
+            yield return new($"is {TargetRank}, above the initial_rank of {InitialRank}; ranks only fall, so choose a smaller one.", [nameof(TargetRank), nameof(InitialRank)]);
         }
 
         if (TotalSteps is { } steps && (long)WarmupSteps + FinalSteps >= steps)

@@ -73,8 +73,8 @@ public sealed record DifforaConfig : LowRankConfig
     {
         var layers = LayerPlan.Create(this, model).Layers;
         var largest = layers.OrderByDescending(layer => Select(layer).FactorCount).Take(CountOf(layers.Count)).Select(layer => layer.Name).ToHashSet();
-        return (this with { Rho = 1, TargetModules = ModuleSelector.OfNames([.. layers.Select(layer => layer.Name).Where(largest.Contains)]), ExcludeModules = null })
-            .TrainedOfAll(model);
+        var chosen = this with { TargetModules = ModuleSelector.OfNames([.. layers.Select(layer => layer.Name).Where(largest.Contains)]), ExcludeModules = null };
+        return Trained(model, LayerPlan.Of(chosen, model));   // a pattern may speak of layers that are not chosen
     }
 
     internal override AdaptedLinear Wrap(LayerParts parts) => new LoraLinear(parts, Select(parts.Shape).Scale, Dropout);
@@ -113,8 +113,6 @@ public sealed record DifforaConfig : LowRankConfig
         scores.Index().OrderByDescending(score => score.Item).Take(count).Select(score => score.Index).ToHashSet();
 
     private int CountOf(int layers) => Math.Max(1, (int)Math.Round(Rho * layers));
-
-    private IReadOnlyList<TrainedShape> TrainedOfAll(ModelConfig model) => base.Trained(model);
 }
 
 /// <summary>What was measured of a module: an entry of <c>dam.json</c>.</summary>

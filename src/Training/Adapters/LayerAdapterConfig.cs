@@ -70,9 +70,11 @@ public abstract record LayerAdapterConfig : AdapterConfig
 
     public sealed override IReadOnlyList<SpecError> Check(ModelConfig model) => LayerChecks.Of(this, model);
 
-    public override IReadOnlyList<TrainedShape> Trained(ModelConfig model)
+    public override IReadOnlyList<TrainedShape> Trained(ModelConfig model) => Trained(model, LayerPlan.Create(this, model));
+
+    /// <summary>The tensors that train under a plan.</summary>
+    protected IReadOnlyList<TrainedShape> Trained(ModelConfig model, LayerPlan plan)
     {
-        var plan = LayerPlan.Create(this, model);
         var inPlace = plan.Biases.Concat(plan.FullWeights).ToHashSet();
         return
         [

@@ -37,8 +37,11 @@ public class SpecNumberTests
 
             if (result.Spec is null)
             {
+                // What only contradicts another member is reported at one of the two, and names both.
                 var error = result.Errors[0];
-                Assert.True(IsWithin(error.Path, path) || error.Code == SpecErrorCodes.MalformedJson, $"{path} = {extreme}: {error.Path} {error.Message}");
+                var named = error.Code == SpecErrorCodes.Conflict && error.Message.Contains(path.Split('.')[^1], StringComparison.Ordinal);
+                Assert.True(
+                    named || IsWithin(error.Path, path) || error.Code == SpecErrorCodes.MalformedJson, $"{path} = {extreme}: {error.Path} {error.Message}");
                 Assert.InRange(error.Message.Length, 10, 600);
                 continue;
             }
@@ -107,6 +110,11 @@ public class SpecNumberTests
     {
         var spec = JsonNode.Parse(SpecParseTests.With(""))!.AsObject();
         Put(spec, path, "@here@");
+        if (spec["adapter"] is JsonObject adapter && (string?)adapter["type"] == "atlas")
+        {
+            adapter["task_vectors"] = new JsonArray("vector");   // it has nothing to mix without one
+        }
+
         return spec.ToJsonString().Replace("\"@here@\"", value, StringComparison.Ordinal);
     }
 
