@@ -26,7 +26,8 @@ public enum ModuleScore
     "LoRA on a share of the modules only, chosen before training by gates that learn which of them matter.",
     "A budget of trained numbers that should go where the task needs it, when nobody knows which modules those are.",
     Paper = "Jiang et al. 2025, DiffoRA: Enabling Parameter-Efficient Fine-Tuning via Differential Module Selection",
-    Arxiv = "2502.08905")]
+    Arxiv = "2502.08905",
+    Parameters = "r·(in + out) per chosen layer, of which there are ρ times those selected; the estimate counts the largest")]
 public sealed record DifforaConfig : LowRankConfig
 {
     [Description("ρ: share of the selected layers that gets a LoRA, those of the highest scores."), Range(1e-3, 1.0)]

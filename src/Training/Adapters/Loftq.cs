@@ -16,7 +16,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA over quantised weights whose factors start at the largest part of the error that quantisation makes.",
     "QLoRA's tasks: it starts nearer to the base model in full precision, most of all with few bits.",
     Paper = "Li et al. 2023, LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models",
-    Arxiv = "2310.08659")]
+    Arxiv = "2310.08659",
+    Parameters = "r·(in + out) per layer")]
 public sealed record LoftqConfig : LowRankConfig
 {
     public LoftqConfig() => Alpha = Rank;   // s = 1: the factors are parts of W as they are

@@ -19,7 +19,8 @@ namespace TrainingService.Training.Adapters;
     "LoRA over codes whose bits a budget gives to the layers that need them, and factors that start at the part of each weight that codes would lose.",
     "Base models that should take 2.5 to 4 bits per weight, with less loss than the same bits everywhere.",
     Paper = "Guo et al. 2023, LQ-LoRA: Low-rank Plus Quantized Matrix Decomposition for Efficient Language Model Finetuning",
-    Arxiv = "2311.12023")]
+    Arxiv = "2311.12023",
+    Parameters = "r·(in + out) per layer")]
 public sealed record LqLoraConfig : ResidualConfig
 {
     // Joined to a layer's name, the measured tensors: costs of the forms, and weights of the rows and columns of the error.

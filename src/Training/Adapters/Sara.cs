@@ -18,7 +18,8 @@ namespace TrainingService.Training.Adapters;
     "Of each weight the numbers that are nearest to zero train, and nothing else.",
     "Changes of style and domain that should leave what the model knows in place; there is no factor and no rank to choose.",
     Paper = "Hu et al. 2024, SaRA: High-Efficient Diffusion Model Fine-tuning with Progressive Sparse Low-Rank Adaptation",
-    Arxiv = "2409.06633")]
+    Arxiv = "2409.06633",
+    Parameters = "⌊share·in·out⌋ per layer, at least 1")]
 public sealed record SaraConfig : LayerAdapterConfig
 {
     /// <summary>Key of the changes d, [k].</summary>
