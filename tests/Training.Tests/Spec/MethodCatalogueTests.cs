@@ -66,6 +66,17 @@ public class MethodCatalogueTests
     }
 
     [Fact]
+    public void The_readme_links_every_adapter()
+    {
+        const string Begin = "<!-- adapters: generated, run the tests with UPDATE_SCHEMA=1 -->";
+        var text = File.ReadAllText(GeneratedFile.Locate("README.md"));
+        var start = text.IndexOf(Begin, StringComparison.Ordinal) + Begin.Length;
+        var links = MethodCatalogue.All.Where(method => method.Family == "adapter").Select(method => $"[{method.Name}]({method.Documentation})");
+
+        GeneratedFile.Check($"{text[..start]} {string.Join(", ", links)} {text[text.IndexOf("<!-- end of adapters -->", StringComparison.Ordinal)..]}", "README.md");
+    }
+
+    [Fact]
     public void Every_member_is_described() =>
         Assert.All(Members(), member => Assert.True(
             member.Property.AttributeProvider!.IsDefined(typeof(DescriptionAttribute), true), $"{member.Path} has no [Description]."));
