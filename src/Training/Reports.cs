@@ -40,13 +40,20 @@ public sealed record CheckpointReport(int Step, string Path, bool Best, IReadOnl
 /// <summary>What the run should take, once its rows are known; the time is left to those who know earlier runs.</summary>
 public sealed record EstimateReport(RunCost Cost) : Report;
 
-/// <summary>What the process is busy with: <c>tokenizing</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
+/// <summary>What the process is busy with: <c>tokenizing</c>, <c>calibrating</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
 public sealed record PhaseReport(string Phase) : Report;
 
 /// <summary>How far a phase is that knows it.</summary>
-/// <param name="Done">Bytes done, or rows in the phase <c>calibrating</c>.</param>
+/// <param name="Done">How many are done.</param>
 /// <param name="Total">How many there are in all.</param>
-public sealed record ProgressReport(string Phase, long Done, long Total) : Report;
+public sealed record ProgressReport(string Phase, long Done, long Total, ProgressUnit Unit = ProgressUnit.Bytes) : Report;
+
+/// <summary>What a phase counts.</summary>
+public enum ProgressUnit
+{
+    Bytes,
+    Rows,
+}
 
 /// <summary>Something that its owner should know, and that does not stop the run.</summary>
 public sealed record WarningReport(string Message) : Report;

@@ -224,7 +224,7 @@ public static class TrainingRun
                 if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)
                 {
                     told = Stopwatch.GetTimestamp();
-                    report(new ProgressReport("calibrating", done, all));
+                    report(new ProgressReport("calibrating", done, all, ProgressUnit.Rows));
                 }
             },
             ct);

@@ -209,6 +209,7 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
     [Theory]
     [InlineData("tokenizing", """{"read_bytes": 250, "total_bytes": 1000}""", 25.0)]
     [InlineData("downloading", """{"downloaded_bytes": 2000, "total_bytes": 1000}""", 100.0)]   // a file that grew
+    [InlineData("calibrating", """{"read_rows": 32, "total_rows": 128}""", 25.0)]
     [InlineData("tokenizing", null, null)]
     [InlineData("training", """{"read_bytes": 250, "total_bytes": 1000}""", null)]
     public async Task How_far_a_phase_is_comes_from_the_newest_line(string phase, string? data, double? percent)

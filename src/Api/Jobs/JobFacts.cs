@@ -67,7 +67,7 @@ internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures
             Remaining(job, now));
     }
 
-    /// <summary>Of the newest line of the job's story, when it tells of bytes.</summary>
+    /// <summary>Of the newest line of the job's story, when it tells of bytes or rows.</summary>
     private static async Task<double?> PhasePercentAsync(AppDbContext db, Guid job, CancellationToken cancellationToken)
     {
         var json = await db.Events.AsNoTracking().Where(line => line.JobId == job)
@@ -78,8 +78,9 @@ internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures
         }
 
         var values = JsonSerializer.Deserialize<Dictionary<string, JsonElement>>(json)!;
-        return (Number(values, "read_bytes") ?? Number(values, "downloaded_bytes")) is { } done && Number(values, "total_bytes") is > 0 and { } total
-            ? Math.Round(Math.Min(100, 100 * done / total), 2)
+        var done = Number(values, "read_bytes") ?? Number(values, "downloaded_bytes") ?? Number(values, "read_rows");
+        return done is not null && (Number(values, "total_bytes") ?? Number(values, "total_rows")) is > 0 and { } total
+            ? Math.Round(Math.Min(100, 100 * done.Value / total), 2)
             : null;
     }
 

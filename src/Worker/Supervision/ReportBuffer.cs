@@ -163,11 +163,18 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
         }
     }
 
-    private static string MessageOf(ProgressReport progress) => string.Create(
-        CultureInfo.InvariantCulture, $"Phase {progress.Phase}: {progress.Done / 1e6:0.0} of {progress.Total / 1e6:0.0} MB.");
+    private static string MessageOf(ProgressReport progress) => progress.Unit switch
+    {
+        ProgressUnit.Bytes => string.Create(
+            CultureInfo.InvariantCulture, $"Phase {progress.Phase}: {progress.Done / 1e6:0.0} of {progress.Total / 1e6:0.0} MB."),
+        ProgressUnit.Rows => string.Create(CultureInfo.InvariantCulture, $"Phase {progress.Phase}: {progress.Done} of {progress.Total} rows."),
+    };
 
-    private static string DataOf(ProgressReport progress) =>
-        Json(new Dictionary<string, double?> { ["read_bytes"] = progress.Done, ["total_bytes"] = progress.Total });
+    private static string DataOf(ProgressReport progress)
+    {
+        var unit = progress.Unit switch { ProgressUnit.Bytes => "bytes", ProgressUnit.Rows => "rows" };
+        return Json(new Dictionary<string, double?> { [$"read_{unit}"] = progress.Done, [$"total_{unit}"] = progress.Total });
+    }
 
     /// <summary>The names of <c>metrics.jsonl</c>, so that a figure is called the same everywhere.</summary>
     private static Dictionary<string, double?> MetricsOf(StepReport step) => new()

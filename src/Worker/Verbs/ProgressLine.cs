@@ -25,8 +25,12 @@ internal sealed class ProgressLine
                 Write($"{phase.Phase} …");
                 break;
             case ProgressReport { Total: > 0 } progress:
-                Write(string.Create(CultureInfo.InvariantCulture,
-                    $"{progress.Phase} … {100.0 * progress.Done / progress.Total:F0} % of {progress.Total / 1e6:F1} MB"));
+                var all = progress.Unit switch
+                {
+                    ProgressUnit.Bytes => string.Create(CultureInfo.InvariantCulture, $"{progress.Total / 1e6:F1} MB"),
+                    ProgressUnit.Rows => string.Create(CultureInfo.InvariantCulture, $"{progress.Total} rows"),
+                };
+                Write(string.Create(CultureInfo.InvariantCulture, $"{progress.Phase} … {100.0 * progress.Done / progress.Total:F0} % of {all}"));
                 break;
             case WarningReport warning:
                 Write($"warning: {warning.Message}{Environment.NewLine}");
