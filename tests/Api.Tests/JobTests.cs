@@ -1,6 +1,8 @@
 using System.Text;
 using System.Text.Json.Nodes;
+using Microsoft.EntityFrameworkCore;
 using TrainingService.Domain;
+using TrainingService.Domain.Projects;
 using TrainingService.Infrastructure.Jobs;
 
 namespace TrainingService.Api.Tests;
@@ -76,6 +78,34 @@ public abstract class JobTests(ApiService service) : ApiTests(service)
         var spec = await Spec();
         spec["adapter"] = new JsonObject { ["type"] = "lora", ["rank"] = 2, ["from"] = "ft:none" };
         AssertError(await Post("/v1/jobs", spec), 400, "model_not_available", "adapter.from");
+    }
+
+    [Fact]
+    public async Task Rows_for_an_adapter_to_look_at_are_a_file_of_the_project_itself()
+    {
+        var shown = await UploadRows("shown.jsonl");
+        var spec = await Spec();
+        spec["adapter"] = new JsonObject { ["type"] = "corda", ["rank"] = 2 };
+        spec["data"]!["calibration"] = shown;
+        var (_, job) = await Get($"/v1/jobs/{await CreateJob(spec)}");
+        Assert.Equal(shown, (string?)job["spec"]!["data"]!["calibration"]);
+
+        async Task Refused(string id)
+        {
+            spec["data"]!["calibration"] = id;
+            var error = AssertError(await Post("/v1/jobs", spec), 400, "file_not_found", "data.calibration");
+            Assert.Equal($"There is no file '{id}'; upload it with POST /v1/files and give its id.", (string?)error["message"]);
+        }
+
+        await Refused("file-00000000000000000000000000000000");
+        await Refused("../shown.jsonl");
+        await GiveAwayFile(shown);
+        await Refused(shown);   // what belongs to another project is as if it were not there
+
+        spec["adapter"] = new JsonObject { ["type"] = "lora", ["rank"] = 2 };
+        spec["data"]!["calibration"] = await UploadRows();
+        var unused = AssertError(await Post("/v1/jobs", spec), 400, "conflict", "data.calibration");
+        Assert.Contains("leave it out", (string)unused["message"]!, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -256,6 +286,16 @@ public abstract class JobTests(ApiService service) : ApiTests(service)
         Assert.Equal(16, (int)lora["defaults"]!["rank"]!);
         Assert.NotNull(lora["schema"]!["properties"]!["rank"]!["description"]);
         AssertError(await Get("/v1/methods/none"), 404, "not_found", "name");
+    }
+
+    private async Task GiveAwayFile(string id)
+    {
+        Assert.True(PublicId.TryParse(PublicId.File, id, out var key));
+        await using var db = await Service.OpenAsync();
+        var project = new Project { Id = Guid.NewGuid(), Name = $"other-{Guid.NewGuid():N}", CreatedAt = TimeProvider.System.GetUtcNow() };
+        db.Projects.Add(project);
+        await db.SaveChangesAsync(Cancellation);
+        await db.Files.Where(file => file.Id == key).ExecuteUpdateAsync(set => set.SetProperty(file => file.ProjectId, project.Id), Cancellation);
     }
 }
 
