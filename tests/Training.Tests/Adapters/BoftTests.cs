@@ -48,7 +48,7 @@ public class BoftTests : AdapterContract
     }
 
     [Fact]
-    public void Without_the_scale_it_keeps_singular_values()
+    public void Without_the_scale_it_keeps_singular_values_and_angles()
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
@@ -59,7 +59,28 @@ public class BoftTests : AdapterContract
             scale.Parameter.fill_(1);
         }
 
-        Assert.All(adapter.Updates, OrthogonalMethods.KeepsSpectrum);
+        Assert.All(adapter.Updates, OrthogonalMethods.KeepsSpectrumAndAngles);
+    }
+
+    [Theory]
+    [InlineData(1, 64 * 2)]
+    [InlineData(3, 64 * 8)]
+    [InlineData(6, 64 * 64)]
+    public void Every_factor_doubles_what_an_input_reaches(int factors, long reached)
+    {
+        // Blocks of 2, each a rotation with cosine 0.6: after log₂ 64 = 6 factors of 32 blocks every input meets every other, by at least 0.6⁶ = 0.047.
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        using var model = TinyModel.Load();
+        using var adapter = new BoftConfig { BlockSize = 2, ButterflyFactors = factors, TargetModules = ModuleSelector.OfNames(["q_proj"]) }.Attach(model, seed: 1);
+        var (blocks, update) = (adapter.Trainable[0].Parameter, adapter.Updates[0]);
+        blocks.zero_();
+        blocks.select(2, 0).select(2, 1).fill_(1);
+
+        var rotation = linalg.inv(update.Weight.to_type(ScalarType.Float64)).mm(Adapter.Merge(update).to_type(ScalarType.Float64));   // W' = W·R
+
+        Assert.Equal(reached, rotation.abs().gt(0.01).sum().item<long>());
+        Assert.Equal(128 * factors, blocks.numel());
     }
 
     [Fact]

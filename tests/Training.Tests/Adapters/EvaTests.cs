@@ -47,6 +47,17 @@ public class EvaTests : AdapterContract
     }
 
     [Fact]
+    public void Its_directions_hold_more_of_the_inputs_than_those_of_lora()
+    {
+        // The share of the centred inputs' squares that stays when they are projected onto the rows of A.
+        var eva = SharesHeld(Config, CalibrationData);
+        var lora = SharesHeld(new LoraConfig { Rank = 4 }, null);
+
+        Assert.All(eva.Zip(lora), layer => Assert.True(layer.First > layer.Second + 0.1, $"{layer}"));
+        Assert.True(eva.Average() > 3 * lora.Average(), $"{eva.Average()} {lora.Average()}");
+    }
+
+    [Fact]
     public void Ranks_go_where_the_inputs_have_directions_and_their_sum_stays()
     {
         using var scope = NewDisposeScope();
@@ -106,5 +117,22 @@ public class EvaTests : AdapterContract
             new EvaConfig { Rank = 16, CalibrationRows = 1 }.Attach(model, seed: 1, CalibrationData));
 
         Assert.Contains("20 tokens, too few for 32 principal components", error.Message, StringComparison.Ordinal);
+    }
+
+    private static List<double> SharesHeld(LayerAdapterConfig config, Calibration? calibration)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        using var model = TinyModel.Load();
+        var inputs = model.Linears.ToDictionary(slot => slot.Name, _ => new List<Tensor>());
+        TinyModel.Calibration().Inputs(model, inputs.Keys.ToHashSet(), limit: 3, (layer, input) => inputs[layer].Add(input.clone().MoveToOtherDisposeScope(scope)));
+        using var adapter = config.Attach(model, seed: 1, calibration);
+        return adapter.Updates.Select(update =>
+        {
+            var rows = cat(inputs[update.Module], 0);
+            var centred = rows - rows.mean([0L]);
+            var basis = linalg.qr(update.Factors!.Right.t()).Q;   // [in, R]
+            return (double)(centred.mm(basis).square().sum() / centred.square().sum()).item<float>();
+        }).ToList();
     }
 }

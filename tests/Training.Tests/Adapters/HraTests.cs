@@ -54,14 +54,14 @@ public class HraTests : AdapterContract
     }
 
     [Fact]
-    public void It_keeps_singular_values_with_a_change_of_low_rank()
+    public void It_keeps_singular_values_and_angles_with_a_change_of_low_rank()
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var model = TinyModel.Load();
         using var adapter = Filled(model);
 
-        Assert.All(adapter.Updates, OrthogonalMethods.KeepsSpectrum);
+        Assert.All(adapter.Updates, OrthogonalMethods.KeepsSpectrumAndAngles);
         Assert.All(adapter.Updates, update => Assert.Equal(4, linalg.matrix_rank(update.Delta.to_type(ScalarType.Float64), 1e-4).item<long>()));
     }
 
