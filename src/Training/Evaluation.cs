@@ -1,3 +1,4 @@
+using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
@@ -13,7 +14,7 @@ public sealed record Evaluation(double Loss, double TokenAccuracy, long Tokens)
 {
     /// <summary>Runs the model over every example once, without gradients. The caller switches dropout off.</summary>
     public static Evaluation Run(
-        CausalLm model, ObjectiveConfig objective, IReadOnlyList<Example> examples, int batchSize, int padId, Device device, CancellationToken ct)
+        CausalLm model, Adapter adapter, ObjectiveConfig objective, IReadOnlyList<Example> examples, int batchSize, int padId, Device device, CancellationToken ct)
     {
         using var noGrad = no_grad();
 
@@ -25,6 +26,7 @@ public sealed record Evaluation(double Loss, double TokenAccuracy, long Tokens)
             ct.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
             var batch = plan.Collate(planned);
+            using var seen = adapter.BeginBatch(batch);
             var measured = objective.Measure(model, batch, device);
             loss += measured.Sum.item<float>();
             correct += measured.Correct.item<long>();

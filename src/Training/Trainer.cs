@@ -165,7 +165,7 @@ public sealed class Trainer
     {
         Report(new PhaseReport("evaluating"));
         Adapter.SetTraining(false);
-        var measured = Evaluation.Run(Model, Spec.Objective, Validation, Spec.Schedule.BatchSize, PadId, Device, ct);
+        var measured = Evaluation.Run(Model, Adapter, Spec.Objective, Validation, Spec.Schedule.BatchSize, PadId, Device, ct);
         Adapter.SetTraining(true);
 
         if (!double.IsFinite(measured.Loss))

@@ -237,7 +237,7 @@ public static class TrainingRun
         var cache = new TokenCache(cacheFolder, tokenizer is null ? null : TokenCache.Sha256Of(TokenizerFiles(spec.Model), ct));
         var told = Stopwatch.GetTimestamp();
         return DataSets.Inspect(
-            spec.Data, spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed,
+            spec.DataForAdapter(), spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed,
             progress =>
             {
                 if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)

@@ -54,6 +54,9 @@ public sealed record TrainingSpec : IValidatableObject
     /// <summary>How the base is held: as asked for, or as the adapter needs it.</summary>
     internal QuantizationConfig? HeldBase => Quantization ?? Adapter.DefaultQuantization;
 
+    /// <summary>How rows are read: as the spec says, with what the adapter asks of each of them.</summary>
+    public DataConfig DataForAdapter() => Data with { Classes = Adapter.RowClasses };
+
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
         if (Quantization is not null && Adapter.RefusesQuantization is { } refusal)

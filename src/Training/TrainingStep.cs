@@ -36,6 +36,7 @@ public static class TrainingStep
         {
             ct.ThrowIfCancellationRequested();
             using var batchScope = NewDisposeScope();
+            using var seen = adapter.BeginBatch(batches[index]);
             var measured = objective.Measure(model, batches[index], device);
             var part = measured.Sum / (double)items;
             if (index == 0 && adapter.Regulariser() is { } regulariser)

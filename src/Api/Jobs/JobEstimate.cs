@@ -54,7 +54,7 @@ internal static class JobEstimate
         var size = new DataSize();
         if (train.Bytes <= LargestCountedBytes)
         {
-            var report = await reader.ReportAsync(train, model, spec.Data, spec.Objective is PretrainingConfig, cancellationToken);
+            var report = await reader.ReportAsync(train, model, spec.DataForAdapter(), spec.Objective is PretrainingConfig, cancellationToken);
             size = report.IsComplete ? new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total) : size;
         }
 

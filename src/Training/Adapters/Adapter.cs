@@ -1,4 +1,5 @@
 using TorchSharp.Modules;
+using TrainingService.Training.Data;
 using TrainingService.Training.Quantization;
 using static TorchSharp.torch;
 
@@ -66,6 +67,10 @@ public abstract class Adapter : IDisposable
     public virtual void Begin(int totalSteps)
     {
     }
+
+    /// <summary>Called before the model runs on a batch, in training and in evaluation.</summary>
+    /// <returns>Disposed when the batch's gradients are there; null: nothing has to end. Tensors are the caller's dispose scope's.</returns>
+    public virtual IDisposable? BeginBatch(Batch batch) => null;
 
     /// <summary>Called after each optimizer step, one-based; the gradients of the step are still there.</summary>
     public virtual void AfterStep(int step)

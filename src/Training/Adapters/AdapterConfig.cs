@@ -81,9 +81,13 @@ public abstract record AdapterConfig
     protected abstract Adapter Create(CausalLm model, int seed, Calibration? calibration, string? restoring);
 
     /// <summary>The choice that a saved adapter was made by, to attach it again.</summary>
-    /// <exception cref="TrainingException">The folder holds no adapter that can be read.</exception>
-    public static AdapterConfig Saved(string folder) =>
-        (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Config.GetType())! with { From = folder };
+    /// <param name="activeClass">The class whose parts are used, of a method that has parts by class; null: as the adapter was saved.</param>
+    /// <exception cref="TrainingException">The folder holds no adapter that can be read, or one without parts by class.</exception>
+    public static AdapterConfig Saved(string folder, string? activeClass = null)
+    {
+        var saved = (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Config.GetType())! with { From = folder };
+        return activeClass is null ? saved : saved.WithClass(activeClass);
+    }
 
     /// <summary>The saved adapters and models that this choice names; nothing is loaded.</summary>
     public virtual IReadOnlyList<string> Sources() => From is null ? [] : [From];
@@ -108,6 +112,14 @@ public abstract record AdapterConfig
 
     /// <summary>Whether the method asks a <see cref="Calibration"/> before it starts.</summary>
     internal virtual bool LooksAtRows => false;
+
+    /// <summary>The classes of which each row has to name one, for a method that has parts by class; null: rows need no class.</summary>
+    internal virtual IReadOnlyList<string>? RowClasses => null;
+
+    /// <summary>This choice with the parts of one class in use where no row says which.</summary>
+    /// <exception cref="TrainingException">The method has none.</exception>
+    internal virtual AdapterConfig WithClass(string name) =>
+        throw TrainingException.InvalidSpec($"Adapter {Name} has no parts by class, as kind has; leave the class out.", "class");
 
     /// <summary>Bytes that codes of this choice's own take beyond those of the base that they replace.</summary>
     internal virtual long MoreFrozenBytes(ModelConfig model, QuantizationConfig held) => 0;

@@ -72,12 +72,20 @@ public sealed class BatchPlan
         Array.Fill(ids, _padId);
         Array.Fill(labels, Example.Ignored);
         var segments = planned.Sequences.Any(sequence => sequence.Count > 1) ? new int[size * length] : null;
+        int[]? classes = null;
         for (var row = 0; row < size; row++)
         {
             var at = row * length;
             for (var segment = 0; segment < planned.Sequences[row].Count; segment++)
             {
                 var example = _examples[planned.Sequences[row][segment]];
+                if (example.Class is not null && classes is null)
+                {
+                    classes = new int[size * length];
+                    Array.Fill(classes, Batch.NoClass);
+                }
+
+                classes?.AsSpan(at, example.InputIds.Length).Fill(example.Class ?? Batch.NoClass);
                 for (var t = 0; t < example.InputIds.Length; t++, at++)
                 {
                     ids[at] = example.InputIds[t];
@@ -92,7 +100,7 @@ public sealed class BatchPlan
             }
         }
 
-        return new(size, length, ids, labels, positions, segments);
+        return new(size, length, ids, labels, positions, segments) { Classes = classes };
     }
 
     private SequenceList Sequences(int epoch)

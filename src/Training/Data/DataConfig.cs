@@ -65,6 +65,12 @@ public sealed record DataConfig : IValidatableObject
     [Description("Whether prompts (and user turns) carry loss too. Plain text always does.")]
     public bool TrainOnPrompt { get; init; }
 
+    /// <summary>The column in which a row names its class.</summary>
+    internal const string ClassColumn = "class";
+
+    /// <summary>The classes that rows belong to, for adapters that ask; null: rows have none. See <see cref="TrainingSpec.DataForAdapter"/>.</summary>
+    internal IReadOnlyList<string>? Classes { get; init; }
+
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
         if (Validation is not null && ValidationSplit > 0)

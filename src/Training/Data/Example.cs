@@ -10,6 +10,9 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
     /// <summary>Label of a token without loss.</summary>
     public const int Ignored = -100;
 
+    /// <summary>Which of <see cref="DataConfig.Classes"/> the row belongs to; null: rows have no class.</summary>
+    public int? Class { get; init; }
+
     /// <summary>Tokens that carry loss: labels that are not ignored, less the first token, which nothing predicts.</summary>
     public int TrainableTokens => CountTrainable(Labels);
 
@@ -24,6 +27,12 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
 /// <param name="Segments">[B, T]; number of the packed example within its sequence, from 1; 0 on padding. Null when each sequence holds one example.</param>
 public sealed record Batch(int Size, int Length, long[] InputIds, long[] Labels, long[] Positions, int[]? Segments)
 {
+    /// <summary>[B, T]; which class each token's example belongs to, <see cref="NoClass"/> on padding. Null when rows have no class.</summary>
+    public int[]? Classes { get; init; }
+
+    /// <summary>Class of a token that is padding.</summary>
+    public const int NoClass = -1;
+
     /// <summary>Positions that carry loss.</summary>
     public int TrainableTokens => Labels.Count(label => label != Example.Ignored);
 }

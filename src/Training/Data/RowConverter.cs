@@ -83,8 +83,10 @@ internal sealed class RowConverter(
 
     private void Convert(int number, IReadOnlyDictionary<string, JsonElement> columns, ConvertedRows to)
     {
-        var sample = layout!.Read(new Fields(columns));
+        var fields = new Fields(columns);
+        var sample = layout!.Read(fields);
         CheckTrainable(sample);
+        var rowClass = ClassOf(fields);
         var conversation = sample as Conversation;
         var fingerprint = Fingerprint(columns);
         var flags = conversation is null ? RowFlags.None : RowFlags.IsConversation;
@@ -94,17 +96,43 @@ internal sealed class RowConverter(
         {
             CheckVocabulary(tokens);
             flags |= Shifts(tokens) ? RowFlags.ShiftsLabels : RowFlags.None;
-            flags |= Cut(tokens.Ids, tokens.Labels, number, to);
+            flags |= Cut(tokens.Ids, tokens.Labels, number, rowClass, to);
         }
         else if (encoder is not null)
         {
             var (ids, labels) = encoder.Encode(sample);
             flags |= conversation is not null && tokenizer!.EosId is { } end && !labels.Contains(end) ? RowFlags.LacksEndOfText : RowFlags.None;
-            flags |= Cut(CollectionsMarshal.AsSpan(ids), CollectionsMarshal.AsSpan(labels), number, to);
+            flags |= Cut(CollectionsMarshal.AsSpan(ids), CollectionsMarshal.AsSpan(labels), number, rowClass, to);
         }
 
         to.Usable.Add(new(fingerprint, flags, conversation?.EmptyAssistantTurns ?? 0, to.Examples.Count - before));
     }
+
+    /// <summary>Which of the classes a row names; null when rows have none.</summary>
+    private int? ClassOf(Fields fields)
+    {
+        const string column = DataConfig.ClassColumn;
+        if (config.Classes is not { } classes)
+        {
+            return null;
+        }
+
+        if (!fields.Has(column))
+        {
+            throw new RowException(
+                "missing_class",
+                $"'{column}' is missing or null, and the adapter needs the class of every row ({Listed(classes)}); write it there, or rename the column "
+                + "that holds it with data.columns", column);
+        }
+
+        var value = fields[column];
+        var name = value.ValueKind == JsonValueKind.Number ? value.GetRawText() : Fields.Text(value, column);
+        return classes.Index().Where(known => known.Item == name).Select(known => (int?)known.Index).FirstOrDefault() ?? throw new RowException(
+            "unknown_class", $"is '{name}', which is none of adapter.classes ({Listed(classes)}); correct the row, or add the class there", column);
+    }
+
+    private static string Listed(IReadOnlyList<string> classes) =>
+        string.Join(", ", classes.Take(12).Select(name => $"'{name}'")) + (classes.Count > 12 ? ", …" : "");
 
     private static bool Shifts(TokenRow row)
     {
@@ -120,7 +148,7 @@ internal sealed class RowConverter(
     }
 
     /// <summary>Adds sequences of at most max_length tokens.</summary>
-    private RowFlags Cut(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, ConvertedRows to)
+    private RowFlags Cut(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, int? rowClass, ConvertedRows to)
     {
         if (Example.CountTrainable(labels) == 0)
         {
@@ -129,7 +157,7 @@ internal sealed class RowConverter(
 
         if (ids.Length > config.MaxLength && !isPretraining)
         {
-            return Add(ids[..config.MaxLength], labels[..config.MaxLength], number, to)
+            return Add(ids[..config.MaxLength], labels[..config.MaxLength], number, rowClass, to)
                 ? RowFlags.Truncated
                 : RowFlags.Truncated | RowFlags.Dropped;
         }
@@ -138,13 +166,13 @@ internal sealed class RowConverter(
         for (var start = 0; start < ids.Length; start += config.MaxLength)
         {
             var length = Math.Min(config.MaxLength, ids.Length - start);
-            Add(ids.Slice(start, length), labels.Slice(start, length), number, to);
+            Add(ids.Slice(start, length), labels.Slice(start, length), number, rowClass, to);
         }
 
         return RowFlags.None;
     }
 
-    private bool Add(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, ConvertedRows to)
+    private bool Add(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, int? rowClass, ConvertedRows to)
     {
         var trainable = Example.CountTrainable(labels);
         if (trainable == 0)
@@ -152,7 +180,7 @@ internal sealed class RowConverter(
             return false;
         }
 
-        to.Examples.Add(new(ids.Length, trainable, TokenRecord.Write(to.Records, number, ids, labels, _narrow)));
+        to.Examples.Add(new(ids.Length, trainable, TokenRecord.Write(to.Records, number, rowClass, ids, labels, _narrow)));
         return true;
     }
 
@@ -220,7 +248,7 @@ internal sealed class RowConverter(
     private ulong Fingerprint(IReadOnlyDictionary<string, JsonElement> columns)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (var name in layout!.Required.Concat(layout.Optional))
+        foreach (var name in layout!.Required.Concat(layout.Optional).Concat(config.Classes is null ? [] : [DataConfig.ClassColumn]))
         {
             if (columns.TryGetValue(name, out var value))
             {

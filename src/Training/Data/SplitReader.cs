@@ -62,7 +62,7 @@ internal sealed class SplitReader(
         {
             Container = _container,
             Layout = _layout?.Name,
-            IgnoredColumns = _layout is null ? [] : [.. _columns.Where(column => !_layout.Reads(column)).Order()],
+            IgnoredColumns = _layout is null ? [] : [.. _columns.Where(column => !_layout.Reads(column) && !IsClass(column)).Order()],
             OtherLayouts = _layout is null || config.Format != DataFormat.Auto
                 ? []
                 : [.. RowLayout.All.Where(other => other != _layout && other.Fits(_columns)).Select(other => other.Name)],
@@ -76,6 +76,8 @@ internal sealed class SplitReader(
             First = _first,
         };
     }
+
+    private bool IsClass(string column) => config.Classes is not null && column == DataConfig.ClassColumn;
 
     private void ReadAll(string path, CancellationToken cancellationToken)
     {

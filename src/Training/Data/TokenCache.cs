@@ -46,6 +46,7 @@ public sealed class TokenCache(string folder, string? tokenizerSha256, TimeProvi
             Columns = config.Columns.OrderBy(column => column.Key, StringComparer.Ordinal),
             config.MaxLength,
             config.TrainOnPrompt,
+            config.Classes,
             IsPretraining = isPretraining,
             Vocabulary = vocabulary,
             Tokenizer = tokenizerSha256,

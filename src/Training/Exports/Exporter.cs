@@ -23,13 +23,14 @@ public static class Exporter
     /// format: each rounding is off by at most u (2⁻⁸ for bfloat16, 2⁻¹¹ for float16) and by 0.4·u on average, roundings are independent, so
     /// over the layers in sequence they add up to about u·√layers; twice that is allowed.
     /// </remarks>
+    /// <param name="activeClass">See <see cref="AdapterConfig.Saved"/>.</param>
     /// <exception cref="TrainingException">The adapter does not fit, or a comparison failed; nothing is left behind.</exception>
-    public static ExportReport Merged(string modelFolder, string adapterFolder, string outFolder)
+    public static ExportReport Merged(string modelFolder, string adapterFolder, string outFolder, string? activeClass = null)
     {
         using var off = no_grad();
         using var folder = new ExportFolder(outFolder);
         var format = FormatOf(modelFolder);
-        using var probe = Fold(modelFolder, adapterFolder, folder.Path);
+        using var probe = Fold(modelFolder, adapterFolder, folder.Path, activeClass);
         using var written = CausalLm.Load(folder.Path, ScalarType.Float32, CPU);
         using var after = ProbeLogits.Of(written);
         var report = new ExportReport(
@@ -39,8 +40,9 @@ public static class Exporter
     }
 
     /// <summary>A clean PEFT folder: read, attached, written anew, and read again by a second attachment, which must give equal logits.</summary>
+    /// <param name="activeClass">See <see cref="AdapterConfig.Saved"/>.</param>
     /// <exception cref="TrainingException">The adapter does not fit, or the logits differ; nothing is left behind.</exception>
-    public static ExportReport Peft(string modelFolder, string adapterFolder, string outFolder)
+    public static ExportReport Peft(string modelFolder, string adapterFolder, string outFolder, string? activeClass = null)
     {
         using var off = no_grad();
         using var folder = new ExportFolder(outFolder);
@@ -49,7 +51,7 @@ public static class Exporter
         using var plain = ProbeLogits.Of(model);
         var baseModel = PeftFolder.Open(adapterFolder).BaseModel ?? NameOf(modelFolder);
         ProbeLogits adapted;
-        using (var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0))
+        using (var adapter = AdapterConfig.Saved(adapterFolder, activeClass).Attach(model, seed: 0))
         {
             adapter.SetTraining(false);
             adapted = ProbeLogits.Of(model);
@@ -70,11 +72,11 @@ public static class Exporter
     }
 
     // The adapted model and its merged form exist one after the other, so one copy of the weights is in memory at a time.
-    private static Probe Fold(string modelFolder, string adapterFolder, string outFolder)
+    private static Probe Fold(string modelFolder, string adapterFolder, string outFolder, string? activeClass)
     {
         using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, QuantizedBase.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
-        using var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0);
+        using var adapter = AdapterConfig.Saved(adapterFolder, activeClass).Attach(model, seed: 0);
         adapter.SetTraining(false);
         var adapted = ProbeLogits.Of(model);
         adapter.MergeIntoModel();

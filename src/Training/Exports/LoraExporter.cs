@@ -24,10 +24,11 @@ public static class LoraExporter
 
     /// <summary>Writes the adapter, reads it again, and compares its logits with those of the factors folded into the weights.</summary>
     /// <param name="rank">Largest rank of a layer.</param>
+    /// <param name="activeClass">See <see cref="AdapterConfig.Saved"/>.</param>
     /// <exception cref="TrainingException">
     /// The adapter does not fit, changes more than linear layers, or a comparison failed; nothing is left behind.
     /// </exception>
-    public static ExportReport Write(string modelFolder, string adapterFolder, string outFolder, int rank)
+    public static ExportReport Write(string modelFolder, string adapterFolder, string outFolder, int rank, string? activeClass = null)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(rank, 1);
         using var off = no_grad();
@@ -44,7 +45,7 @@ public static class LoraExporter
         Dictionary<string, (Tensor B, Tensor A)> factors;
         List<LoraLayerReport> layers;
         ProbeLogits adapted;
-        using (var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0))
+        using (var adapter = AdapterConfig.Saved(adapterFolder, activeClass).Attach(model, seed: 0))
         {
             adapter.SetTraining(false);
             adapted = ProbeLogits.Of(model);

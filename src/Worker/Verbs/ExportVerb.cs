@@ -21,7 +21,7 @@ internal static class ExportVerb
             }
         });
         var output = new Option<DirectoryInfo>("--out") { Required = true, Description = "Folder to write; it must not hold files." };
-        var command = new Command("export", "A verified export of an adapter.") { LoadedModel.ModelOption, adapter, format, rank, output };
+        var command = new Command("export", "A verified export of an adapter.") { LoadedModel.ModelOption, adapter, LoadedModel.ClassOption, format, rank, output };
         command.SetAction(parsed => Failures.Guard(() =>
         {
             var model = parsed.GetRequiredValue(LoadedModel.ModelOption);
@@ -30,9 +30,9 @@ internal static class ExportVerb
             LoadedModel.CheckFolders(("--model", model), ("--adapter", from));
             var report = parsed.GetRequiredValue(format) switch
             {
-                "merged" => Exporter.Merged(model.FullName, from.FullName, to),
-                "lora" => LoraExporter.Write(model.FullName, from.FullName, to, parsed.GetValue(rank)),
-                _ => Exporter.Peft(model.FullName, from.FullName, to),
+                "merged" => Exporter.Merged(model.FullName, from.FullName, to, parsed.GetValue(LoadedModel.ClassOption)),
+                "lora" => LoraExporter.Write(model.FullName, from.FullName, to, parsed.GetValue(rank), parsed.GetValue(LoadedModel.ClassOption)),
+                _ => Exporter.Peft(model.FullName, from.FullName, to, parsed.GetValue(LoadedModel.ClassOption)),
             };
             Console.Error.WriteLine(string.Create(
                 CultureInfo.InvariantCulture, $"{to}: logits differ by {report.RelativeError:E1} (allowed {report.Bound:E1}), relative L2"));

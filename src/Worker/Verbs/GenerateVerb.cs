@@ -23,14 +23,17 @@ internal static class GenerateVerb
         };
         var output = new Option<FileInfo>("--out") { Required = true, Description = "JSONL to write: {\"completion\": …} per line, in the same order." };
         var longest = new Option<int>("--max-new-tokens") { DefaultValueFactory = _ => 128, Description = "Longest completion in tokens." };
-        var command = new Command("generate", "Greedy completions of prompts.") { LoadedModel.ModelOption, LoadedModel.AdapterOption, prompts, output, longest };
+        var command = new Command("generate", "Greedy completions of prompts.")
+        {
+            LoadedModel.ModelOption, LoadedModel.AdapterOption, LoadedModel.ClassOption, prompts, output, longest,
+        };
         command.SetAction(parsed => Failures.Guard(() => Run(
-            parsed.GetRequiredValue(LoadedModel.ModelOption), parsed.GetValue(LoadedModel.AdapterOption),
+            parsed.GetRequiredValue(LoadedModel.ModelOption), parsed.GetValue(LoadedModel.AdapterOption), parsed.GetValue(LoadedModel.ClassOption),
             parsed.GetRequiredValue(prompts), parsed.GetRequiredValue(output), parsed.GetValue(longest))));
         return command;
     }
 
-    private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, FileInfo promptsFile, FileInfo output, int longest)
+    private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, string? activeClass, FileInfo promptsFile, FileInfo output, int longest)
     {
         LoadedModel.CheckFolders(("--model", modelFolder), ("--adapter", adapterFolder));
         var tokenizer = Tokenizer.Load(modelFolder.FullName);
@@ -42,7 +45,7 @@ internal static class GenerateVerb
 
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        using var loaded = LoadedModel.Open(modelFolder, adapterFolder);
+        using var loaded = LoadedModel.Open(modelFolder, adapterFolder, activeClass);
         var stops = new HashSet<int>(loaded.Model.Config.EosIds);
         if (tokenizer.EosId is { } eos)
         {

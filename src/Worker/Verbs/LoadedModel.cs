@@ -23,6 +23,11 @@ internal sealed class LoadedModel : IDisposable
 
     public static Option<DirectoryInfo?> AdapterOption { get; } = new("--adapter") { Description = "Adapter folder in PEFT layout." };
 
+    public static Option<string?> ClassOption { get; } = new("--class")
+    {
+        Description = "Class whose own part is used, of an adapter that has one for each, such as kind; without it: as the adapter was saved.",
+    };
+
     public CausalLm Model { get; }
 
     public Adapter? Adapter { get; }
@@ -40,8 +45,9 @@ internal sealed class LoadedModel : IDisposable
         }
     }
 
+    /// <param name="activeClass">See <see cref="AdapterConfig.Saved"/>.</param>
     /// <exception cref="TrainingException">A folder cannot be used.</exception>
-    public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter)
+    public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter, string? activeClass = null)
     {
         var quantization = adapter is null ? null : QuantizedBase.Of(adapter.FullName);
         var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization);
@@ -52,7 +58,7 @@ internal sealed class LoadedModel : IDisposable
 
         try
         {
-            var attached = AdapterConfig.Saved(adapter.FullName).Attach(loaded, seed: 0);
+            var attached = AdapterConfig.Saved(adapter.FullName, activeClass).Attach(loaded, seed: 0);
             attached.SetTraining(false);
             return new(loaded, attached);
         }

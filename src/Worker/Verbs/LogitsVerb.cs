@@ -15,21 +15,21 @@ internal static class LogitsVerb
         var output = new Option<FileInfo>("--out") { Required = true, Description = "Safetensors file to write: logits, float32, [B, T, V]." };
         var command = new Command("logits", "Next-token logits of a batch of token ids, in float32.")
         {
-            LoadedModel.ModelOption, LoadedModel.AdapterOption, tokens, output,
+            LoadedModel.ModelOption, LoadedModel.AdapterOption, LoadedModel.ClassOption, tokens, output,
         };
         command.SetAction(parsed => Failures.Guard(() => Run(
-            parsed.GetRequiredValue(LoadedModel.ModelOption), parsed.GetValue(LoadedModel.AdapterOption),
+            parsed.GetRequiredValue(LoadedModel.ModelOption), parsed.GetValue(LoadedModel.AdapterOption), parsed.GetValue(LoadedModel.ClassOption),
             parsed.GetRequiredValue(tokens), parsed.GetRequiredValue(output))));
         return command;
     }
 
-    private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, FileInfo tokensFile, FileInfo output)
+    private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, string? activeClass, FileInfo tokensFile, FileInfo output)
     {
         LoadedModel.CheckFolders(("--model", modelFolder), ("--adapter", adapterFolder));
         var rows = Read(tokensFile);
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        using var loaded = LoadedModel.Open(modelFolder, adapterFolder);
+        using var loaded = LoadedModel.Open(modelFolder, adapterFolder, activeClass);
         var (size, length) = (rows.Length, rows[0].Length);
         var vocabulary = loaded.Model.Config.VocabularySize;
         if (rows.SelectMany(row => row).FirstOrDefault(id => id < 0 || id >= vocabulary, -1) is var bad and not -1

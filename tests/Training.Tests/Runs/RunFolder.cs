@@ -27,11 +27,13 @@ internal sealed class RunFolder : IDisposable
     }
 
     /// <summary>Rows of token ids by formula: varied lengths, every token trainable but the first two of each row.</summary>
-    public string TokenRows(string name, int count, int vocabulary = 250, int longest = 14) => Rows(name, Enumerable.Range(0, count).Select(row =>
+    /// <param name="classes">Classes that the rows name by turns; null: none.</param>
+    public string TokenRows(string name, int count, int vocabulary = 250, int longest = 14, string[]? classes = null) => Rows(name, Enumerable.Range(0, count).Select(row =>
     {
         var length = 5 + row * 7 % (longest - 4);
         var ids = Enumerable.Range(0, length).Select(t => 3 + (row * 31 + t * 17 + t * t) % (vocabulary - 3)).ToArray();
-        return (object)new { input_ids = ids, labels = ids.Select((id, t) => t < 2 ? Example.Ignored : id) };
+        var labels = ids.Select((id, t) => t < 2 ? Example.Ignored : id);
+        return classes is null ? (object)new { input_ids = ids, labels } : new { input_ids = ids, labels, @class = classes[row % classes.Length] };
     }));
 
     public DoneReport Run(TrainingSpec spec, string work = "work", RunControl? control = null, Action<Report>? report = null)

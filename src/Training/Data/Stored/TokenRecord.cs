@@ -3,11 +3,11 @@ using System.Buffers.Binary;
 
 namespace TrainingService.Training.Data.Stored;
 
-/// <summary>One sequence as bytes: its row, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
+/// <summary>One sequence as bytes: its row, its class, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
 /// <remarks>
-/// The row, and the kind of labels (0: as runs, 1: as numbers), are variable-length integers (seven bits a byte, the lowest first). Runs:
-/// their number, and the lengths of alternating runs without and with loss, the first one without. Numbers: four bytes each. Ids and
-/// numbers are little-endian.
+/// The row, and the kind of labels (0: as runs, 1: as numbers) plus twice the number of the class (0: none, and from 1), are variable-length
+/// integers (seven bits a byte, the lowest first). Runs: their number, and the lengths of alternating runs without and with loss, the first
+/// one without. Numbers: four bytes each. Ids and numbers are little-endian.
 /// </remarks>
 internal static class TokenRecord
 {
@@ -17,18 +17,20 @@ internal static class TokenRecord
     /// <summary>Whether every id of a model and its tokenizer fits into two bytes.</summary>
     public static bool IsNarrow(int? model, int? tokenizer) => model <= NarrowVocabulary && tokenizer is null or <= NarrowVocabulary;
 
+    /// <param name="rowClass">See <see cref="Example.Class"/>.</param>
     /// <returns>Bytes of the record.</returns>
-    public static int Write(ArrayBufferWriter<byte> to, int row, ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, bool narrow)
+    public static int Write(ArrayBufferWriter<byte> to, int row, int? rowClass, ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, bool narrow)
     {
         var before = to.WrittenCount;
+        var areRuns = AreRuns(ids, labels);
         WriteVarint(to, (uint)row);
-        if (AreRuns(ids, labels))
+        WriteVarint(to, (areRuns ? 0u : 1u) + (2 * (uint)((rowClass + 1) ?? 0)));
+        if (areRuns)
         {
             WriteRuns(to, labels);
         }
         else
         {
-            WriteVarint(to, 1);
             WriteWide(to, labels);
         }
 
@@ -51,11 +53,13 @@ internal static class TokenRecord
         var ids = new int[length];
         var labels = new int[length];
         Array.Fill(labels, Example.Ignored);
-        if (ReadVarint(ref record) == 1)
+        var kind = ReadVarint(ref record);
+        int? rowClass = kind >> 1 == 0 ? null : (int)(kind >> 1) - 1;
+        if ((kind & 1) == 1)
         {
             ReadWide(ref record, labels);
             ReadIds(record, ids, narrow);
-            return new(ids, labels, row);
+            return new(ids, labels, row) { Class = rowClass };
         }
 
         var runs = record;
@@ -79,7 +83,7 @@ internal static class TokenRecord
             at += run;
         }
 
-        return new(ids, labels, row);
+        return new(ids, labels, row) { Class = rowClass };
     }
 
     private static bool AreRuns(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels)
@@ -97,7 +101,6 @@ internal static class TokenRecord
 
     private static void WriteRuns(ArrayBufferWriter<byte> to, ReadOnlySpan<int> labels)
     {
-        WriteVarint(to, 0);
         var runs = 0u;
         for (var (at, carries) = (0, false); at < labels.Length; carries = !carries)
         {
