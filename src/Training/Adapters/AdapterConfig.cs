@@ -43,6 +43,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(AtlasConfig), "atlas")]
 [JsonDerivedType(typeof(DifforaConfig), "diffora")]
 [JsonDerivedType(typeof(WatermarkConfig), "watermark")]
+[JsonDerivedType(typeof(KindConfig), "kind")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -7,10 +7,11 @@ namespace TrainingService.EndToEnd.Tests.Methods;
 /// <summary>A job for every adapter that the service offers, on a real pretrained model, and what is said to settings that cannot be.</summary>
 public sealed class EveryAdapterTests(EmbeddedService service) : IClassFixture<EmbeddedService>
 {
-    /// <summary>Settings of methods whose defaults are made for larger models than one of 64 x 32.</summary>
+    /// <summary>Settings of methods whose defaults are made for larger models than one of 64 x 32, or that have none.</summary>
     private static readonly Dictionary<string, string> Smaller = new()
     {
         ["miss"] = """{ "rank": 8 }""",
+        ["kind"] = """{ "classes": ["first", "second"] }""",
         ["vblora"] = """{ "vector_length": 4 }""",
     };
 
@@ -19,6 +20,7 @@ public sealed class EveryAdapterTests(EmbeddedService service) : IClassFixture<E
     {
         var model = await Stories();
         var rows = await Rows();
+        var classed = await Rows("first", "second");
         var names = (await service.Get("/v1/methods?family=adapter"))["data"]!.AsArray().Select(method => (string)method!["name"]!).ToList();
         Assert.True(names.Count >= 28, string.Join(' ', names));
 
@@ -32,7 +34,7 @@ public sealed class EveryAdapterTests(EmbeddedService service) : IClassFixture<E
                 adapter["task_vectors"] = new JsonArray((string)(await service.WaitForEnd(jobs["lora"]))["fine_tuned_model"]!, jobs["lora"]);
             }
 
-            jobs[name] = (string)(await service.Post("/v1/jobs", Spec(model, rows, adapter)))["id"]!;
+            jobs[name] = (string)(await service.Post("/v1/jobs", Spec(model, name == "kind" ? classed : rows, adapter)))["id"]!;
         }
 
         var failed = new List<string>();
@@ -97,13 +99,15 @@ public sealed class EveryAdapterTests(EmbeddedService service) : IClassFixture<E
         }
     }
 
-    private async Task<string> Rows()
+    /// <param name="classes">Classes that the rows name by turns.</param>
+    private async Task<string> Rows(params string[] classes)
     {
         var folder = Directory.CreateTempSubdirectory("training-service-rows-").FullName;
         try
         {
             var path = Path.Combine(folder, "rows.jsonl");
-            await File.WriteAllLinesAsync(path, File.ReadLines(Repository.Sample("data", "train.jsonl")).Take(24));
+            await File.WriteAllLinesAsync(path, File.ReadLines(Repository.Sample("data", "train.jsonl")).Take(24).Index().Select(
+                line => classes.Length == 0 ? line.Item : $$"""{"class": "{{classes[line.Index % classes.Length]}}", {{line.Item[1..]}}"""));
             return await service.Upload(path);
         }
         finally

@@ -21,6 +21,7 @@ public sealed class ResumeTests
     [InlineData("pissa-nf4", "adamw")]
     [InlineData("loftq", "adamw")]
     [InlineData("lq_lora", "adamw")]
+    [InlineData("kind", "adamw")]
     [InlineData("full", "adamw")]
     [InlineData("full-bfloat16", "adamw")]
     public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string adapter, string optimizer)
@@ -115,6 +116,19 @@ public sealed class ResumeTests
     }
 
     [Fact]
+    public void A_row_of_a_class_that_the_adapter_does_not_have_ends_the_run_before_it_starts()
+    {
+        using var folder = new RunFolder();
+        var spec = Spec(folder, "kind", "adamw") with { Adapter = new KindConfig { Classes = ["a", "b"], Learngenes = 3, Tailors = 2 } };
+
+        var error = Assert.Throws<TrainingException>(() => folder.Run(spec));
+
+        Assert.Equal((FailureCode.InvalidData, "data.train:3"), (error.Code, error.Param));
+        Assert.StartsWith("data.train row 3, class: is 'c', which is none of adapter.classes ('a', 'b')", error.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain(folder.Reports, report => report is StepReport);
+    }
+
+    [Fact]
     public void Rows_for_an_adapter_that_looks_at_none_are_refused() => Assert.Contains(
         SpecJson.Parse("""{"model": "m", "data": {"train": "t", "calibration": "c"}, "adapter": {"type": "lora"}}""").Errors,
         error => error.Path == "data.calibration");
@@ -123,7 +137,7 @@ public sealed class ResumeTests
     private static TrainingSpec Spec(RunFolder folder, string adapter, string optimizer) => new()
     {
         Model = SharedData.Path("golden", "models", "llama_untied"),
-        Data = new() { Train = folder.TokenRows("rows.jsonl", 24), ValidationSplit = 0.2, MaxLength = 24, Packing = true },
+        Data = new() { Train = folder.TokenRows("rows.jsonl", 24, classes: adapter == "kind" ? ["a", "b", "c"] : null), ValidationSplit = 0.2, MaxLength = 24, Packing = true },
         Adapter = adapter switch
         {
             "corda" => new CordaConfig { Rank = 4 },   // these three look at rows before they start, and not again before they go on
@@ -136,6 +150,7 @@ public sealed class ResumeTests
             "pissa-nf4" => new PissaConfig { Rank = 4, QuantizationIterations = 2 },   // the codes of these three are the method's own
             "loftq" => new LoftqConfig { Rank = 4, QuantizationIterations = 2 },
             "lq_lora" => new LqLoraConfig { Rank = 4, CalibrationRows = 5 },
+            "kind" => new KindConfig { Classes = ["c", "a", "b"], Learngenes = 3, Tailors = 2 },
             "full" or "full-bfloat16" => new FullConfig(),
             _ => new LoraConfig { Rank = 4, Dropout = 0.2 },
         },
