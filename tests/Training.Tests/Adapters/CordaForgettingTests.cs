@@ -7,7 +7,7 @@ namespace TrainingService.Training.Tests.Adapters;
 [Collection(nameof(RandomNumbers))]
 public sealed class CordaForgettingTests
 {
-    private const int Steps = 24;
+    private const int Steps = 12;
 
     private readonly SampleTask _sample = new();
 
@@ -18,7 +18,7 @@ public sealed class CordaForgettingTests
         var preserving = Train(new CordaConfig { Rank = 8, Alpha = 8, Mode = CordaMode.KnowledgePreserved }, until: lora.Task);
 
         Assert.True(preserving.Task <= lora.Task, $"{preserving} {lora}");
-        Assert.True(preserving.Base < lora.Base - 0.03, $"{preserving} {lora}");
+        Assert.True(preserving.Base < lora.Base - 0.05, $"{preserving} {lora}");   // seen: 0.80 beside 0.92
     }
 
     // Losses on rows that were not trained on, at the last step or at the first of each three at which the task's loss is low enough.
@@ -27,7 +27,7 @@ public sealed class CordaForgettingTests
         using var scope = NewDisposeScope();
         using var model = SampleTask.Load();
         using var adapter = config.Attach(model, seed: 1, _sample.PlainMessages);
-        using var optimizer = optim.AdamW(adapter.Trainable.Select(tensor => tensor.Parameter), lr: 3e-3, weight_decay: 0);
+        using var optimizer = optim.AdamW(adapter.Trainable.Select(tensor => tensor.Parameter), lr: 6e-3, weight_decay: 0);
         var losses = (Task: double.MaxValue, Base: double.MaxValue);
         for (var step = 1; step <= Steps && losses.Task > until; step++)
         {
