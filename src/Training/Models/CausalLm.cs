@@ -127,6 +127,12 @@ public abstract class CausalLm : nn.Module
     /// <summary>Which layers are computed again in the backward pass instead of keeping what it needs.</summary>
     public ActivationCheckpointing Checkpointing { get; set; } = ActivationCheckpointing.Off;
 
+    /// <summary>What the model sees before each row, given by an adapter; null: nothing.</summary>
+    internal VirtualTokens? VirtualTokens { get; set; }
+
+    /// <summary>Longest sequence that can be given, in tokens: the model's positions but for those of virtual tokens.</summary>
+    public int MostTokens => Config.MaxPositions - (VirtualTokens?.Count ?? 0);
+
     /// <summary>
     /// The model's own weights that are plain numbers, by checkpoint name, whatever stands in the slots; a tied head once, as the embedding.
     /// </summary>
@@ -177,8 +183,11 @@ public abstract class CausalLm : nn.Module
     }
 
     /// <summary>Hidden states of the tokens that follow those in <paramref name="cache"/>, which is extended by them.</summary>
-    /// <param name="positions">[B, T], each below the model's longest sequence.</param>
-    /// <param name="mask">[B, 1, T, cached + T], bool: what each new token sees; null when there is no padding and T = 1 or the cache is empty.</param>
+    /// <param name="positions">[B, T], each below <see cref="MostTokens"/>.</param>
+    /// <param name="mask">
+    /// [B, 1, T, S], bool: what each new token sees of all that were given so far, itself included; null when there is no padding and T = 1 or
+    /// the cache is empty.
+    /// </param>
     internal abstract Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache);
 
     protected override void Dispose(bool disposing)

@@ -45,9 +45,9 @@ public static class Generation
     {
         using var noGrad = no_grad();
         using var cache = new KeyValueCache(model.Config.LayerCount);
-        var layout = new PaddedPrompts(prompts, model.Config.MaxPositions, model.Device);
+        var layout = new PaddedPrompts(prompts, model.MostTokens, model.Device);
         var results = prompts.Select(_ => new List<int>()).ToArray();
-        var isOpen = prompts.Select(prompt => maxNewTokens > 0 && prompt.Count < model.Config.MaxPositions).ToArray();
+        var isOpen = prompts.Select(prompt => maxNewTokens > 0 && prompt.Count < model.MostTokens).ToArray();
         var next = Array.Empty<long>();
         for (var step = 0; isOpen.Contains(true); step++)
         {
@@ -62,7 +62,7 @@ public static class Generation
                     results[row].Add((int)next[row]);
                     isOpen[row] = !stopIds.Contains((int)next[row])
                         && results[row].Count < maxNewTokens
-                        && prompts[row].Count + results[row].Count < model.Config.MaxPositions;
+                        && prompts[row].Count + results[row].Count < model.MostTokens;
                 }
             }
         }
@@ -75,7 +75,7 @@ public static class Generation
     /// Padding stands in front, so that the next token of every row falls into the same column. No real token sees it, and positions start
     /// at zero after it, so that a row computes what it would alone.
     /// </remarks>
-    private sealed class PaddedPrompts(IReadOnlyList<IReadOnlyList<int>> prompts, int maxPositions, Device device)
+    private sealed class PaddedPrompts(IReadOnlyList<IReadOnlyList<int>> prompts, int mostTokens, Device device)
     {
         private readonly int _longest = prompts.Max(prompt => prompt.Count);
 
@@ -93,7 +93,7 @@ public static class Generation
             var column = _longest + step - 1;
 
             // A row that has ended goes on in the rectangle; its position only has to stay legal.
-            var positions = Rows(1, (row, _) => Math.Min(column - Padding(row), maxPositions - 1));
+            var positions = Rows(1, (row, _) => Math.Min(column - Padding(row), mostTokens - 1));
             var mask = IsPadded ? IsReal(column + 1).ne(0).unsqueeze(1).unsqueeze(1) : null;
             return (Rows(1, (row, _) => chosen[row]), positions, mask);
         }

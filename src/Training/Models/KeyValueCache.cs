@@ -24,6 +24,9 @@ internal sealed class KeyValueCache(int layers) : IDisposable
         return all;
     }
 
+    /// <summary>Keys and values of a layer that has seen tokens, [B, G, cached, K] each; the cache's own.</summary>
+    public (Tensor Keys, Tensor Values) Of(int layer) => _layers[layer]!.Value;
+
     public void Dispose()
     {
         foreach (var layer in _layers)

@@ -23,15 +23,6 @@ public sealed record LlamaConfig : ModelConfig
     /// <summary>Width of the gated block.</summary>
     public required int IntermediateSize { get; init; }
 
-    /// <summary>Query heads H.</summary>
-    public required int HeadCount { get; init; }
-
-    /// <summary>Key and value heads; each serves H divided by this many query heads.</summary>
-    public required int KeyValueHeadCount { get; init; }
-
-    /// <summary>Width K of one head; need not be hidden size / heads.</summary>
-    public required int HeadWidth { get; init; }
-
     /// <summary>ε of the norms.</summary>
     public required double NormEpsilon { get; init; }
 

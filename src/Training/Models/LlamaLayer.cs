@@ -7,8 +7,10 @@ namespace TrainingService.Training.Models;
 /// <param name="Cos">[B, 1, T, K], its two halves equal.</param>
 /// <param name="Sin">[B, 1, T, K/2].</param>
 /// <param name="Mask">[B, 1, T, S], bool, or in the weights' format what is added to scores; null for plain causal attention.</param>
+/// <param name="Past">Keys and values of a layer's virtual tokens; null: none, or the cache has them.</param>
 /// <param name="Cache">Keys and values of earlier tokens; null outside generation.</param>
-internal sealed record AttentionView(Tensor Cos, Tensor Sin, Tensor? Mask, KeyValueCache? Cache);
+internal sealed record AttentionView(
+    Tensor Cos, Tensor Sin, Tensor? Mask, Func<int, (Tensor Keys, Tensor Values)>? Past, KeyValueCache? Cache);
 
 /// <summary>One layer: h + attention(norm(h)), then + gated block(norm(·)).</summary>
 /// <remarks>
@@ -80,6 +82,12 @@ internal sealed class LlamaLayer : nn.Module
         var queries = Rope.Turn(Heads(projected[0]), view.Cos, view.Sin);   // [B, H, T, K]
         var keys = Rope.Turn(Heads(projected[1]), view.Cos, view.Sin);      // [B, G, T, K]
         var values = Heads(projected[2]);                                   // [B, G, T, K]
+        if (view.Past is { } past)
+        {
+            var before = past(_index);                                      // [G, P, K] each
+            (keys, values) = (Behind(before.Keys, keys), Behind(before.Values, values));   // [B, G, P + T, K]
+        }
+
         if (view.Cache is { } cache)
         {
             (keys, values) = cache.Append(_index, keys, values);                 // [B, G, S, K]
@@ -90,6 +98,8 @@ internal sealed class LlamaLayer : nn.Module
         var attended = nn.functional.scaled_dot_product_attention(
             queries, Repeat(keys), Repeat(values), view.Mask, is_casual: isCausal);
         return _output.Run(attended.transpose(1, 2).reshape(batch, length, (long)_config.HeadCount * _config.HeadWidth));
+
+        Tensor Behind(Tensor before, Tensor own) => cat([before.to(own.dtype).expand(batch, -1, -1, -1), own], dim: 2);
 
         Tensor Heads(Tensor rows) => rows.view(batch, length, -1, _config.HeadWidth).transpose(1, 2);
     }

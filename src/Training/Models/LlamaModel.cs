@@ -36,8 +36,7 @@ internal sealed class LlamaModel : CausalLm
     public override Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null)
     {
         using var scope = NewDisposeScope();
-        var mask = segments is null ? null : Additive(SegmentMask(segments));
-        return Run(inputIds, positions, inputIds.shape[1], mask, cache: null).MoveToOuterDisposeScope();
+        return Run(inputIds, positions, segments is null ? null : SegmentMask(segments), cache: null).MoveToOuterDisposeScope();
     }
 
     public override Parameter HeadWeight => _head;
@@ -61,11 +60,7 @@ internal sealed class LlamaModel : CausalLm
     internal override Tensor Continue(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache cache)
     {
         using var scope = NewDisposeScope();
-        var cached = cache.Length;
-
-        // Columns of padding make the cache longer than any position, so what follows the prompts is not measured by it.
-        var length = cached == 0 ? inputIds.shape[1] : Math.Min(cached + inputIds.shape[1], Config.MaxPositions);
-        return Run(inputIds, positions, length, mask, cache).MoveToOuterDisposeScope();
+        return Run(inputIds, positions, mask, cache).MoveToOuterDisposeScope();
     }
 
     protected override void Dispose(bool disposing)
@@ -77,37 +72,52 @@ internal sealed class LlamaModel : CausalLm
         }
     }
 
-    private Tensor Run(Tensor inputIds, Tensor positions, long length, Tensor? mask, KeyValueCache? cache)
+    /// <param name="mask">[B, 1, T, S], bool; null for causal attention.</param>
+    /// <param name="cache">Null: each row is seen whole.</param>
+    private Tensor Run(Tensor inputIds, Tensor positions, Tensor? mask, KeyValueCache? cache)
     {
+        var (batch, tokens) = (inputIds.shape[0], inputIds.shape[1]);
+        var cached = cache?.Length ?? 0;
+
+        // Columns of padding make the cache longer than any position, so what follows the prompts is not measured by it.
+        var length = cached == 0 ? (VirtualTokens?.Count ?? 0) + tokens : Math.Min(cached + tokens, Config.MaxPositions);
         if (length > Config.MaxPositions)
         {
             throw TrainingException.InvalidSpec(
-                $"A sequence of {length} tokens is longer than the model's max_position_embeddings, {Config.MaxPositions}; "
-                + $"set data.max_length to at most {Config.MaxPositions}.", "data.max_length");
+                $"A sequence of {tokens} tokens is longer than the model's max_position_embeddings, {Config.MaxPositions}"
+                + (VirtualTokens is null ? "; " : $", less its {VirtualTokens.Count} virtual tokens; ")
+                + $"set data.max_length to at most {MostTokens}.", "data.max_length");
         }
 
-        var (batch, tokens) = (inputIds.shape[0], inputIds.shape[1]);
         var hidden = _embedding.index_select(0, inputIds.reshape(-1)).view(batch, tokens, -1);   // [B, T, D]
+        if (VirtualTokens is { } before)
+        {
+            (hidden, positions, mask) = before.Precede(hidden, positions, mask, isFirst: cached == 0);
+        }
+
         var (cos, sin) = _rope.At(positions, length);
-        var view = new AttentionView(cos, sin, mask, cache);
+        var view = new AttentionView(
+            cos, sin, cache is null && mask is not null ? Additive(mask) : mask, cached == 0 ? VirtualTokens?.Past : null, cache);
         for (var index = 0; index < _layers.Length; index++)
         {
-            hidden = Recomputes(index, hidden) ? RunTwice(_layers[index], hidden, view) : _layers[index].Run(hidden, view);
+            hidden = Recomputes(index, hidden, view) ? RunTwice(_layers[index], hidden, view) : _layers[index].Run(hidden, view);
         }
 
-        return _norm.call(hidden);
+        var behind = hidden.shape[1] - tokens;   // what was predicted after virtual tokens is nobody's
+        return _norm.call(behind == 0 ? hidden : hidden.narrow(1, behind, tokens));
     }
 
     /// <summary>Below the first layer that trains no graph is built, so there is nothing to save.</summary>
-    private bool Recomputes(int index, Tensor hidden) =>
+    private bool Recomputes(int index, Tensor hidden, AttentionView view) =>
         Checkpointing.Recomputes(index) && is_grad_enabled()
-        && (hidden.requires_grad || _layers[index].parameters().Any(parameter => parameter.requires_grad));
+        && (hidden.requires_grad || view.Past is not null || _layers[index].parameters().Any(parameter => parameter.requires_grad));
 
     private static Tensor RunTwice(LlamaLayer layer, Tensor hidden, AttentionView view)
     {
+        var past = view.Past;
         Tensor[] beside = view.Mask is { } mask ? [view.Cos, view.Sin, mask] : [view.Cos, view.Sin];
         return Recomputed.Run(
-            (input, shared) => layer.Run(input, new(shared[0], shared[1], shared.Count > 2 ? shared[2] : null, Cache: null)),
+            (input, shared) => layer.Run(input, new(shared[0], shared[1], shared.Count > 2 ? shared[2] : null, past, Cache: null)),
             hidden, beside, BackwardPass.OfThisThread);
     }
 }

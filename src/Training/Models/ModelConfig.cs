@@ -30,6 +30,15 @@ public abstract record ModelConfig
 
     public required int LayerCount { get; init; }
 
+    /// <summary>Query heads H.</summary>
+    public required int HeadCount { get; init; }
+
+    /// <summary>Key and value heads G; each serves H divided by this many query heads.</summary>
+    public required int KeyValueHeadCount { get; init; }
+
+    /// <summary>Width K of one head; need not be hidden size / heads.</summary>
+    public required int HeadWidth { get; init; }
+
     /// <summary>Longest sequence, in tokens.</summary>
     public required int MaxPositions { get; init; }
 
