@@ -89,7 +89,8 @@ public sealed record Estimate(
     private static MemoryEstimate MemoryOf(TrainingSpec spec, ModelConfig model, TrainedCounts trained, int weightBytes, long runtimeBytes)
     {
         var masters = weightBytes == Float32 ? 0 : trained.InPlace * Float32;
-        var length = Math.Min(spec.Data.MaxLength, model.MaxPositions);
+        var given = Math.Min(spec.Data.MaxLength, model.MaxPositions - spec.Adapter.VirtualTokens);
+        var length = given + spec.Adapter.VirtualTokensInRow;
         var tokens = (long)spec.Schedule.BatchSize * length;
 
         // Kept per token and layer: the outputs of its linear layers, of which the attention keeps its turned queries and keys and the gate
@@ -101,7 +102,7 @@ public sealed record Estimate(
         var perToken = (model.LayerCount - again + (again > 0 ? 1 : 0)) * perLayer + (long)again * model.HiddenSize;
 
         // Packed rows share one mask, [B, 1, T, T], once as bool and once in the weights' format. The attention keeps no scores.
-        var mask = spec.Data.Packing ? (Int128)tokens * length * (weightBytes + 1) : 0;
+        var mask = spec.Data.Packing ? (Int128)tokens * (given + spec.Adapter.VirtualTokens) * (weightBytes + 1) : 0;
 
         // A chunk of logits; beside bfloat16 ones, their float32 exponentials and these in bfloat16 again.
         var perLogit = weightBytes == Float32 ? Float32 : weightBytes + Float32 + weightBytes;
@@ -131,7 +132,7 @@ public sealed record Estimate(
     /// <summary>Operations of one step: of the tokens that there are, or else of as many as the spec allows.</summary>
     private static double OperationsOf(TrainingSpec spec, ModelConfig model, DataSize data)
     {
-        var longest = Math.Min(spec.Data.MaxLength, model.MaxPositions);
+        var longest = Math.Min(spec.Data.MaxLength, model.MaxPositions - spec.Adapter.VirtualTokens);
         var tokens = data.Tokens is { } all && StepsPerEpoch(spec, data) is { } steps
             ? all * (1 - spec.Data.ValidationSplit) / steps
             : (double)spec.Schedule.BatchSize * spec.Schedule.GradientAccumulationSteps * longest;

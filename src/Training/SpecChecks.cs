@@ -19,12 +19,15 @@ public static class SpecChecks
                 .Select(module => new SpecError("adapter.modules_to_save", QuantizedBase.RefusesTrained(module), SpecErrorCodes.Conflict)));
         }
 
-        if (spec.Data.MaxLength > model.MaxPositions && spec.Data.MaxLength != DataConfig.DefaultMaxLength)
+        var positions = model.MaxPositions - spec.Adapter.VirtualTokens;
+        if (positions > 1 && spec.Data.MaxLength > positions && spec.Data.MaxLength != DataConfig.DefaultMaxLength)
         {
             // The default is nobody's choice: a run lowers it to what the model has.
             errors.Add(new(
                 "data.max_length",
-                $"data.max_length is {spec.Data.MaxLength}, more than the {model.MaxPositions} positions of the model; use at most {model.MaxPositions}.",
+                $"data.max_length is {spec.Data.MaxLength}, more than the {model.MaxPositions} positions of the model"
+                + (spec.Adapter.VirtualTokens == 0 ? "; " : $" less adapter.num_virtual_tokens, {spec.Adapter.VirtualTokens}; ")
+                + $"use at most {positions}.",
                 SpecErrorCodes.TooLong));
         }
 

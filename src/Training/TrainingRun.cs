@@ -81,7 +81,7 @@ public static class TrainingRun
     {
         var config = HuggingFaceFolder.ReadConfig(spec.Model);
         ThrowIfAny(SpecChecks.AgainstModel(spec, config));
-        spec = spec with { Data = spec.Data with { MaxLength = Math.Min(spec.Data.MaxLength, config.MaxPositions) } };
+        spec = spec with { Data = spec.Data with { MaxLength = Math.Min(spec.Data.MaxLength, Math.Max(2, config.MaxPositions - VirtualTokensOf(spec.Adapter))) } };
         Directory.CreateDirectory(workFolder);
         File.Delete(Path.Combine(workFolder, Manifest.FileName));   // a folder in work is not a finished artifact
 
@@ -127,7 +127,7 @@ public static class TrainingRun
             : Tokenize(spec with { Data = spec.Data with { Train = rows, Validation = null, ValidationSplit = 0 } }, config, tokenizer,
                 cacheFolder ?? ownCache, report, either, "calibration");
         shown?.Report.ThrowIfUnusable();
-        using var adapter = spec.Adapter.Attach(
+        using var adapter = spec.Adapter.Reading(tokenizer).Attach(
             model, spec.Seed, CalibrationOf(spec, shown ?? data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
         using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
@@ -303,6 +303,10 @@ public static class TrainingRun
         };
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{SpecJson.Serialize(places)}\n{data.Content}")));
     }
+
+    /// <summary>Those of the saved adapter that a run starts from, which decides where the spec says nothing.</summary>
+    private static int VirtualTokensOf(AdapterConfig adapter) =>
+        adapter is VirtualTokensConfig { From: { } folder } ? PeftFolder.Open(folder).Choice.VirtualTokens : adapter.VirtualTokens;
 
     /// <summary>Removes what a killed process had begun to write under a name that is not used again.</summary>
     private static void RemoveParts(string folder)

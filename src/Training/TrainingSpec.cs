@@ -78,10 +78,10 @@ public sealed record TrainingSpec : IValidatableObject
                 [$"{nameof(Data)}.{nameof(Data.Calibration)}", nameof(Adapter)]);
         }
 
-        if (Optimizer.LoraPlusRatio is not null && Adapter is FullConfig)
+        if (Optimizer.LoraPlusRatio is not null && Adapter is FullConfig or VirtualTokensConfig)
         {
             yield return new(
-                "needs an adapter with factors, such as lora; full fine-tuning has none, so set it to null.",
+                "needs an adapter with factors, such as lora; this one has none, so set it to null.",
                 [$"{nameof(Optimizer)}.{nameof(Optimizer.LoraPlusRatio)}", nameof(Adapter)]);
         }
     }

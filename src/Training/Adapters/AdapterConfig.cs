@@ -1,9 +1,11 @@
 using System.ComponentModel;
 using System.Reflection;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
 using TrainingService.Training.Quantization;
+using TrainingService.Training.Tokenizers;
 
 namespace TrainingService.Training.Adapters;
 
@@ -44,6 +46,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(DifforaConfig), "diffora")]
 [JsonDerivedType(typeof(WatermarkConfig), "watermark")]
 [JsonDerivedType(typeof(KindConfig), "kind")]
+[JsonDerivedType(typeof(PromptConfig), "prompt")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]
@@ -86,7 +89,7 @@ public abstract record AdapterConfig
     /// <exception cref="TrainingException">The folder holds no adapter that can be read, or one without parts by class.</exception>
     public static AdapterConfig Saved(string folder, string? activeClass = null)
     {
-        var saved = (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Config.GetType())! with { From = folder };
+        var saved = (AdapterConfig)Activator.CreateInstance(PeftFolder.Open(folder).Choice.GetType())! with { From = folder };
         return activeClass is null ? saved : saved.WithClass(activeClass);
     }
 
@@ -101,6 +104,32 @@ public abstract record AdapterConfig
 
     /// <summary>Why the frozen weights cannot be quantised under this choice, and what to do; null: they can.</summary>
     internal virtual string? RefusesQuantization => null;
+
+    /// <summary>Why this choice cannot become weights of the model or a plain LoRA, and what to do; null: it can.</summary>
+    internal virtual string? RefusesMerging => null;
+
+    /// <summary>Positions that stand before each row.</summary>
+    internal virtual int VirtualTokens => 0;
+
+    /// <summary>Those of them that run through the layers with the row, and so take memory and time as its own tokens do.</summary>
+    internal virtual int VirtualTokensInRow => 0;
+
+    /// <summary>This choice with what it needs of the model's tokenizer.</summary>
+    /// <param name="tokenizer">Null: the model has none.</param>
+    /// <exception cref="TrainingException">It needs one, and there is none.</exception>
+    internal virtual AdapterConfig Reading(Tokenizer? tokenizer) => this;
+
+    /// <summary>Adds fields of PEFT's configuration that stand for no single member; see <see cref="PeftNameAttribute"/> for those that do.</summary>
+    internal virtual void ToPeft(JsonObject fields)
+    {
+    }
+
+    /// <summary>Reads such fields.</summary>
+    /// <param name="fields">Of PEFT's configuration; what was read is taken out.</param>
+    /// <param name="members">Of the spec; what was read is put in.</param>
+    internal virtual void FromPeft(JsonObject fields, JsonObject members)
+    {
+    }
 
     /// <summary>
     /// Whether codes of this choice's own take the place of those of a quantised base, made from the weights in the file: what it trains is then no

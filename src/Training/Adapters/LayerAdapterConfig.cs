@@ -1,5 +1,4 @@
 using System.ComponentModel;
-using System.Text.Json.Nodes;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
 using TrainingService.Training.Quantization;
@@ -128,18 +127,6 @@ public abstract record LayerAdapterConfig : AdapterConfig
 
     /// <summary>Whether PEFT's configuration of the method has fields that choose layers by their number.</summary>
     internal virtual bool PeftNumbersLayers => true;
-
-    /// <summary>Adds fields of PEFT's configuration that stand for no single member; see <see cref="PeftNameAttribute"/> for those that do.</summary>
-    internal virtual void ToPeft(JsonObject fields)
-    {
-    }
-
-    /// <summary>Reads such fields.</summary>
-    /// <param name="fields">Of PEFT's configuration; what was read is taken out.</param>
-    /// <param name="members">Of the spec; what was read is put in.</param>
-    internal virtual void FromPeft(JsonObject fields, JsonObject members)
-    {
-    }
 
     /// <summary>Whether a tensor of a saved file follows from the choice, so that it is passed over.</summary>
     internal virtual bool Derives(string key) => false;

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
@@ -25,8 +26,7 @@ internal static class SavedAdapter
         var (wanted, found) = (Members(spec), Members(saved));
         if (spec.GetType() != saved.GetType())
         {
-            throw TrainingException.InvalidSpec(
-                $"The spec's adapter is {wanted[Type]}, the adapter in 'from' was saved by {found[Type]}; set adapter.type to {found[Type]}.", "adapter.type");
+            throw SavedByAnother((string)wanted[Type]!, (string)found[Type]!);
         }
 
         var plan = LayerPlan.Create(saved with { From = null }, model);
@@ -74,6 +74,20 @@ internal static class SavedAdapter
             ? config with { From = spec.From, TargetModules = saved.TargetModules, ExcludeModules = saved.ExcludeModules }
             : throw new InvalidOperationException("A method on layers did not come back as one.");
     }
+
+    /// <inheritdoc cref="Reconcile(LayerAdapterConfig, LayerAdapterConfig, ModelConfig)"/>
+    public static VirtualTokensConfig Reconcile(VirtualTokensConfig spec, VirtualTokensConfig saved)
+    {
+        var isSet = spec.NumVirtualTokens != ((VirtualTokensConfig)Activator.CreateInstance(spec.GetType())!).NumVirtualTokens;
+        return isSet && spec.NumVirtualTokens != saved.NumVirtualTokens
+            ? throw Contradiction(
+                "num_virtual_tokens", spec.NumVirtualTokens.ToString(CultureInfo.InvariantCulture), saved.NumVirtualTokens.ToString(CultureInfo.InvariantCulture))
+            : saved with { From = spec.From };
+    }
+
+    /// <summary>What to say where the folder is of another method than the spec.</summary>
+    public static TrainingException SavedByAnother(string spec, string saved) => TrainingException.InvalidSpec(
+        $"The spec's adapter is {spec}, the adapter in 'from' was saved by {saved}; set adapter.type to {saved}.", "adapter.type");
 
     private static JsonObject Members(LayerAdapterConfig config) =>
         JsonSerializer.SerializeToNode<AdapterConfig>(config, SpecJson.Options)!.AsObject();

@@ -64,7 +64,12 @@ internal static class TaskVector
 
     private static void OfAdapter(CausalLm model, HashSet<string> names, string folder, int index, Dictionary<string, Tensor> read)
     {
-        var saved = PeftFolder.Open(folder).Config;
+        var saved = PeftFolder.Open(folder).Choice;
+        if (saved.RefusesMerging is { } refusal)
+        {
+            throw TrainingException.InvalidSpec($"It changes no weights: {refusal}");
+        }
+
         if (saved.Trained(model.Config).Any(tensor => !tensor.IsAdded))
         {
             // Attaching it would change the model itself.

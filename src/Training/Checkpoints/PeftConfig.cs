@@ -1,16 +1,17 @@
 using System.Globalization;
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
 
 namespace TrainingService.Training.Checkpoints;
 
 /// <summary>An <c>adapter_config.json</c> as Hugging Face PEFT writes it.</summary>
-/// <param name="Config">The same choice in our words; <see cref="LayerAdapterConfig.ModulesToSave"/> as the file has it.</param>
+/// <param name="Choice">The same choice in our words; <see cref="LayerAdapterConfig.ModulesToSave"/> as the file has it.</param>
 /// <param name="BaseModel">What the file calls its base model.</param>
 /// <param name="LayersToTransform">Whether only some layers are adapted; the tensors of the folder tell which.</param>
-internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, bool LayersToTransform, bool TiesWeights)
+internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool LayersToTransform, bool TiesWeights)
 {
     public const string FileName = "adapter_config.json";
 
@@ -69,37 +70,19 @@ internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, 
     }
 
     /// <summary>Writes the document with every field of PEFT's configuration of the method, sorted, indented by two.</summary>
-    public static byte[] Write(LayerAdapterConfig config, ModelConfig model, string baseModel)
+    public static byte[] Write(AdapterConfig config, ModelConfig model, string baseModel)
     {
-        var plan = LayerPlan.Create(config, model);
-        var fields = config is LowRankConfig lora ? FieldsOf(lora, model, plan) : FieldsOf(config);
-        fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
-        if (config.PeftExcludes)
+        var fields = config switch
         {
-            fields["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules);
-        }
-        else
-        {
-            fields.Remove("exclude_modules");
-        }
-
-        fields["inference_mode"] = w => w.WriteBooleanValue(true);
-        fields["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model));
-        fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
-        fields["target_modules"] = w =>
-        {
-            if (config.PeftExcludes || config.ExcludeModules is null)
-            {
-                WriteTargets(w, config, model, plan);
-            }
-            else
-            {
-                WriteNames(w, [.. plan.Layers.Select(layer => layer.Name)]);
-            }
+            LayerAdapterConfig layers => FieldsOf(layers, model),
+            VirtualTokensConfig tokens => FieldsOf(tokens, tokens.PeftShape(model, baseModel)),
+            _ => throw new InvalidOperationException($"{config.Name} is saved as a model, not as an adapter."),
         };
+        fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
+        fields["inference_mode"] = w => w.WriteBooleanValue(true);
+        fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
         fields["task_type"] = w => w.WriteStringValue("CAUSAL_LM");
-        string[] numbers = config.PeftNumbersLayers ? ["layers_pattern", "layers_to_transform"] : [];
-        foreach (var absent in (string[])["auto_mapping", "revision", .. numbers])
+        foreach (var absent in (string[])["auto_mapping", "revision"])
         {
             fields[absent] = w => w.WriteNullValue();
         }
@@ -120,10 +103,43 @@ internal sealed record PeftConfig(LayerAdapterConfig Config, string? BaseModel, 
         return buffer.ToArray();
     }
 
-    private static SortedDictionary<string, Action<Utf8JsonWriter>> FieldsOf(LayerAdapterConfig config)
+    private static SortedDictionary<string, Action<Utf8JsonWriter>> FieldsOf(LayerAdapterConfig config, ModelConfig model)
+    {
+        var plan = LayerPlan.Create(config, model);
+        var fields = config is LowRankConfig lora ? FieldsOf(lora, model, plan) : FieldsOf(config, new JsonObject());
+        if (config.PeftExcludes)
+        {
+            fields["exclude_modules"] = w => WriteSelector(w, config.ExcludeModules);
+        }
+        else
+        {
+            fields.Remove("exclude_modules");
+        }
+
+        fields["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model));
+        fields["target_modules"] = w =>
+        {
+            if (config.PeftExcludes || config.ExcludeModules is null)
+            {
+                WriteTargets(w, config, model, plan);
+            }
+            else
+            {
+                WriteNames(w, [.. plan.Layers.Select(layer => layer.Name)]);
+            }
+        };
+        foreach (var absent in (string[])(config.PeftNumbersLayers ? ["layers_pattern", "layers_to_transform"] : []))
+        {
+            fields[absent] = w => w.WriteNullValue();
+        }
+
+        return fields;
+    }
+
+    private static SortedDictionary<string, Action<Utf8JsonWriter>> FieldsOf(AdapterConfig config, JsonObject shape)
     {
         var fields = new SortedDictionary<string, Action<Utf8JsonWriter>>(StringComparer.Ordinal);
-        foreach (var (name, value) in PeftFields.Write(config))
+        foreach (var (name, value) in PeftFields.Write(config).Concat(shape))
         {
             fields[name] = w => w.WriteRawValue(value?.ToJsonString() ?? "null");
         }

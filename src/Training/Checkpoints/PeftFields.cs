@@ -16,15 +16,15 @@ internal static class PeftFields
         "task_type",
     ];
 
-    /// <summary>Every registered method on layers, by its name in <c>peft_type</c>; LoRA's relatives share one name and are told apart elsewhere.</summary>
+    /// <summary>Every registered method that is saved as an adapter, by its name in <c>peft_type</c>; LoRA's relatives share one and are told apart elsewhere.</summary>
     private static readonly Dictionary<string, JsonDerivedTypeAttribute> Kinds = typeof(AdapterConfig).GetCustomAttributes<JsonDerivedTypeAttribute>()
-        .Where(method => method.DerivedType.IsSubclassOf(typeof(LayerAdapterConfig)) && !method.DerivedType.IsSubclassOf(typeof(LowRankConfig)))
+        .Where(method => method.DerivedType != typeof(FullConfig) && !method.DerivedType.IsSubclassOf(typeof(LowRankConfig)))
         .ToDictionary(method => KindOf(method.DerivedType, (string)method.TypeDiscriminator!));
 
     public static bool Knows(string kind) => Kinds.ContainsKey(kind);
 
     /// <summary>The document's fields, but for those that all methods have.</summary>
-    public static JsonObject Write(LayerAdapterConfig config)
+    public static JsonObject Write(AdapterConfig config)
     {
         var type = config.GetType();
         var fields = new JsonObject { ["peft_type"] = KindOf(type, config.Name) };
@@ -45,7 +45,7 @@ internal static class PeftFields
 
     /// <summary>The choice that a document stands for.</summary>
     /// <exception cref="TrainingException">It has a field that this service does not know, or a value that it does not take.</exception>
-    public static LayerAdapterConfig Read(string kind, JsonElement root)
+    public static AdapterConfig Read(string kind, JsonElement root)
     {
         var method = Kinds[kind];
         var type = method.DerivedType;
@@ -53,7 +53,7 @@ internal static class PeftFields
         var constants = type.GetCustomAttributes<PeftConstantAttribute>().ToDictionary(constant => constant.Name, constant => JsonNode.Parse(constant.Json));
         var spec = new JsonObject { ["type"] = (string)method.TypeDiscriminator! };
         var fields = JsonNode.Parse(root.GetRawText())!.AsObject();
-        ((LayerAdapterConfig)Activator.CreateInstance(type)!).FromPeft(fields, spec);
+        ((AdapterConfig)Activator.CreateInstance(type)!).FromPeft(fields, spec);
         foreach (var (name, value) in fields.Where(field => !Neutral.Contains(field.Key)))
         {
             if (members.TryGetValue(name, out var member))
@@ -72,7 +72,7 @@ internal static class PeftFields
 
         var reader = new SpecReader(SpecJson.Options);
         using var document = JsonDocument.Parse(spec.ToJsonString());
-        return (LayerAdapterConfig?)reader.Read(document.RootElement, typeof(AdapterConfig)) ?? throw TrainingException.InvalidData(
+        return (AdapterConfig?)reader.Read(document.RootElement, typeof(AdapterConfig)) ?? throw TrainingException.InvalidData(
             $"{PeftConfig.FileName} cannot be used: {reader.Errors[0].Message}", $"{PeftConfig.FileName}:{reader.Errors[0].Path}");
     }
 

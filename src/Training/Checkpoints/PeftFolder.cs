@@ -90,7 +90,12 @@ internal sealed class PeftFolder
     }
 
     /// <summary>The choice that the folder stands for, to attach it as it was saved.</summary>
-    public LayerAdapterConfig Config => _method ?? PeftConfig.Parse(_configJson).Config;
+    public AdapterConfig Choice => _method ?? PeftConfig.Parse(_configJson).Choice;
+
+    /// <summary>The same, of a method on layers.</summary>
+    /// <exception cref="TrainingException">It is another method.</exception>
+    public LayerAdapterConfig Config => Choice as LayerAdapterConfig ?? throw TrainingException.InvalidData(
+        $"The adapter ({Choice.Title}) changes no layers; give one that does.", PeftConfig.FileName);
 
     /// <summary>The choice that the folder and the spec make together: the folder decides what the spec leaves at its default.</summary>
     /// <exception cref="TrainingException">They contradict each other, or the adapter was made for another base.</exception>
@@ -99,7 +104,11 @@ internal sealed class PeftFolder
         using var file = SafeTensorsFile.Open(_weights);
         CheckBase(file, spec, model);
         var saved = PeftConfig.Parse(_configJson);
-        var chosen = _method?.GetType() == spec.GetType() ? _method : saved.Config;
+        if ((_method?.GetType() == spec.GetType() ? _method : saved.Choice) is not LayerAdapterConfig chosen)
+        {
+            throw SavedAdapter.SavedByAnother(spec.Name, saved.Choice.Name);
+        }
+
         var modules = LayerPlan.ModulesOf(model);
         var full = modules.Where(module => chosen.ModulesToSave.Any(name => PeftConfig.PeftSaves(name, module))).ToList();
         if (model.TiesHead && !saved.TiesWeights && full.Any(module => module.EndsWith("embed_tokens", StringComparison.Ordinal)))
@@ -118,16 +127,41 @@ internal sealed class PeftFolder
         return SavedAdapter.Reconcile(spec, config, model);
     }
 
+    /// <inheritdoc cref="Reconcile(LayerAdapterConfig, ModelConfig)"/>
+    public VirtualTokensConfig Reconcile(VirtualTokensConfig spec, ModelConfig model)
+    {
+        if (Choice is not VirtualTokensConfig saved || saved.GetType() != spec.GetType())
+        {
+            throw SavedAdapter.SavedByAnother(spec.Name, Choice.Name);
+        }
+
+        // PEFT notes the sizes of the base: they tell it from another one where the numbers would fit both.
+        using var document = JsonDocument.Parse(_configJson);
+        var sizes = saved.PeftShape(model, "");
+        foreach (var field in (string[])["num_layers", "token_dim", "num_attention_heads"])
+        {
+            if (document.RootElement.TryGetProperty(field, out var found) && found.ValueKind == JsonValueKind.Number && found.GetRawText() != sizes[field]!.ToJsonString())
+            {
+                throw TrainingException.InvalidData(
+                    $"The adapter was made for another base: {PeftConfig.FileName} sets {field} to {found.GetRawText()}, and this model needs {sizes[field]}.",
+                    $"{PeftConfig.FileName}:{field}");
+            }
+        }
+
+        return SavedAdapter.Reconcile(spec, saved);
+    }
+
     /// <summary>Hands the file's tensors to those that are saved under the same keys.</summary>
-    public void CopyInto(IReadOnlyList<SavedTensor> tensors, LayerAdapterConfig config)
+    public void CopyInto(IReadOnlyList<SavedTensor> tensors, AdapterConfig config)
     {
         using var file = SafeTensorsFile.Open(_weights);
         var expected = tensors.ToDictionary(tensor => tensor.Name);
 
         // PEFT looks for biases of adapted layers under a name that they do not have, so its lora_only files hold none.
-        bool MayBeAbsent(string key) => config.TrainedBiases == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
+        var layers = config as LayerAdapterConfig;
+        bool MayBeAbsent(string key) => layers?.TrainedBiases == BiasTraining.LoraOnly && key.EndsWith(".base_layer.bias", StringComparison.Ordinal);
         var copies = CopiesIn(file, tensors);
-        var entries = file.Entries.Where(entry => !config.Derives(entry.Key) && !copies.ContainsKey(entry.Key)).ToList();
+        var entries = file.Entries.Where(entry => layers?.Derives(entry.Key) != true && !copies.ContainsKey(entry.Key)).ToList();
         CheckKeys([.. entries.Select(entry => entry.Key)], [.. expected.Keys], MayBeAbsent);
         using var off = no_grad();
         foreach (var (copy, original) in copies)
@@ -157,18 +191,19 @@ internal sealed class PeftFolder
 
     /// <summary>Writes the files. Nothing is written when a tensor holds a number that is not finite.</summary>
     public static void Write(
-        string folder, LayerAdapterConfig config, ModelConfig model, IReadOnlyList<SavedTensor> tensors, ModelCard card)
+        string folder, AdapterConfig config, ModelConfig model, IReadOnlyList<SavedTensor> tensors, ModelCard card)
     {
+        var published = (config as LayerAdapterConfig)?.Published ?? config;
         using var off = no_grad();
         using var scope = NewDisposeScope();
         var values = tensors.OrderBy(tensor => tensor.Name, StringComparer.Ordinal).Select(tensor => (tensor.Name, tensor.Read())).ToList();
         FiniteTensors.Check(values);
         Directory.CreateDirectory(folder);
         SafeTensorsWriter.Write(Path.Combine(folder, WeightsFile), values, new Dictionary<string, string> { ["format"] = "pt" });
-        File.WriteAllBytes(Path.Combine(folder, PeftConfig.FileName), PeftConfig.Write(config.Published, model, card.BaseModel));
+        File.WriteAllBytes(Path.Combine(folder, PeftConfig.FileName), PeftConfig.Write(published, model, card.BaseModel));
         File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForAdapter(card, config.Name, config.Title), new UTF8Encoding(false));
         var method = Path.Combine(folder, MethodFile);
-        if (config.Published == config)
+        if (published == config)
         {
             File.Delete(method);
         }

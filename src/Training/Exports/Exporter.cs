@@ -28,6 +28,7 @@ public static class Exporter
     public static ExportReport Merged(string modelFolder, string adapterFolder, string outFolder, string? activeClass = null)
     {
         using var off = no_grad();
+        RefuseUnmergeable(PeftFolder.Open(adapterFolder).Choice, "merged");
         using var folder = new ExportFolder(outFolder);
         var format = FormatOf(modelFolder);
         using var probe = Fold(modelFolder, adapterFolder, folder.Path, activeClass);
@@ -68,6 +69,15 @@ public static class Exporter
                 "peft", ProbeLogits.Prompts, ProbeLogits.Length(model.Config), AlgebraError: null, after.RelativeError(adapted), Float32Bound,
                 after.MaxAbsoluteError(adapted), plain.RelativeError(adapted), SafeTensorType.F32.WireName());
             return Finish(report, folder);
+        }
+    }
+
+    /// <summary>Refuses an adapter that is no change of weights, before anything is loaded.</summary>
+    internal static void RefuseUnmergeable(AdapterConfig adapter, string format)
+    {
+        if (adapter.RefusesMerging is { } refusal)
+        {
+            throw TrainingException.InvalidSpec($"The adapter ({adapter.Title}) cannot be exported as {format}: {refusal}", "format");
         }
     }
 

@@ -33,8 +33,9 @@ public static class LoraExporter
         ArgumentOutOfRangeException.ThrowIfLessThan(rank, 1);
         using var off = no_grad();
         using var scope = NewDisposeScope();
-        using var folder = new ExportFolder(outFolder);
         var source = PeftFolder.Open(adapterFolder);
+        Exporter.RefuseUnmergeable(source.Choice, "lora");
+        using var folder = new ExportFolder(outFolder);
 
         // An adapter with codes of its own changes no base that others quantise: what it is to the weights in the file is written.
         var ownBase = source.Config.MakesQuantizedBase;

@@ -21,6 +21,13 @@ public static class StepOperations
         var trained = spec.Adapter.Count(model);
         var linear = LinearNumbers(model);
         var inPlace = Math.Min(trained.InPlace, linear);
+        if (spec.Adapter.VirtualTokens is var before and > 0)
+        {
+            // Added numbers are tokens here: they are not multiplied with each of the row, but may run beside them.
+            var rows = 1 + (spec.Adapter.VirtualTokensInRow / (double)length);
+            return rows * ((4.0 * linear) + (6.0 * (length + before) * AttentionWidths(model)));
+        }
+
         return 4.0 * linear + 2.0 * inPlace + 6.0 * trained.Added + 6.0 * length * AttentionWidths(model);
     }
 

@@ -27,6 +27,7 @@ public sealed class ActivationCheckpointingTests
         { "lora", 1, null }, { "lora", 2, null }, { "lora", 1, 16 },
         { "lora on the last layer", 1, 16 },
         { "lora and the embedding", 1, null },
+        { "prompt", 1, null }, { "prompt", 2, 16 },
     };
 
     [Theory, MemberData(nameof(Cases))]
@@ -130,6 +131,7 @@ public sealed class ActivationCheckpointingTests
     private static AdapterConfig Config(string adapter) => adapter switch
     {
         "full" => new FullConfig(),
+        "prompt" => new PromptConfig { NumVirtualTokens = 5 },
         "lora" => Dropping,
         "lora on the last layer" => Dropping with { TargetModules = ModuleSelector.OfPattern(@".*layers\.2\..*") },
         _ => Dropping with { ModulesToSave = ["embed_tokens", "lm_head"] },
