@@ -47,6 +47,7 @@ namespace TrainingService.Training.Adapters;
 [JsonDerivedType(typeof(WatermarkConfig), "watermark")]
 [JsonDerivedType(typeof(KindConfig), "kind")]
 [JsonDerivedType(typeof(PromptConfig), "prompt")]
+[JsonDerivedType(typeof(PrefixConfig), "prefix")]
 public abstract record AdapterConfig
 {
     [Description("Saved adapter to start from: an id of a fine-tuned model, or a local folder for the command line; null: start at the base model.")]

@@ -61,6 +61,7 @@ public sealed class EveryAdapterTests(EmbeddedService service) : IClassFixture<E
     [InlineData("""{ "type": "loar" }""", "adapter.type", "did you mean lora")]
     [InlineData("""{ "type": "atlas", "task_vectors": ["/etc"] }""", "adapter.task_vectors[0]", "no fine-tuned model '/etc'")]
     [InlineData("""{ "type": "oft", "target_modules": [] }""", "adapter.target_modules", "")]
+    [InlineData("""{ "type": "prefix", "num_virtual_tokens": 600 }""", "adapter.num_virtual_tokens", "use at most 510")]
     [InlineData("""{ "type": "prompt", "init": "text" }""", "adapter.init_text", "give a text")]
     [InlineData("""{ "type": "fourierft", "exclude_modules": "(" }""", "adapter.exclude_modules", "regular expression")]
     public async Task Settings_that_cannot_be_are_named_with_the_fix(string adapter, string path, string words)

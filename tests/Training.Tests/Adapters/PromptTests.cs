@@ -80,15 +80,18 @@ public class PromptTests : VirtualTokensContract
         Assert.Equal(fields.ToJsonString(), JsonNode.Parse(File.ReadAllText(Path.Combine(copy, "adapter_config.json")))!.ToJsonString());
     }
 
-    [Fact]
-    public void A_run_over_packed_rows_learns_and_resumes_to_the_same_bytes()
+    [Theory, InlineData("prompt"), InlineData("prefix")]
+    public void A_run_over_packed_rows_learns_and_resumes_to_the_same_bytes(string name)
     {
         using var folder = new RunFolder();
+        var adapter = name == "prompt"
+            ? (VirtualTokensConfig)new PromptConfig { NumVirtualTokens = 6, Init = VirtualTokenStart.Text, InitText = "Once upon a time" }
+            : new PrefixConfig { NumVirtualTokens = 6, Init = VirtualTokenStart.Text, InitText = "Once upon a time" };
         var spec = new TrainingSpec
         {
             Model = SharedData.Path("data", "models", "stories260K"),
             Data = new() { Train = folder.TokenRows("rows.jsonl", 24), MaxLength = 64 },
-            Adapter = new PromptConfig { NumVirtualTokens = 6, Init = VirtualTokenStart.Text, InitText = "Once upon a time" },
+            Adapter = adapter,
             Optimizer = new AdamWConfig { LearningRate = 1e-2 },
             Schedule = new() { MaxSteps = 8, BatchSize = 2 },
             Checkpoints = new() { EverySteps = 3 },

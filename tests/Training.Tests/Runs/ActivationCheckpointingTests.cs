@@ -28,6 +28,7 @@ public sealed class ActivationCheckpointingTests
         { "lora on the last layer", 1, 16 },
         { "lora and the embedding", 1, null },
         { "prompt", 1, null }, { "prompt", 2, 16 },
+        { "prefix", 1, null }, { "prefix", 2, 16 },
     };
 
     [Theory, MemberData(nameof(Cases))]
@@ -132,6 +133,7 @@ public sealed class ActivationCheckpointingTests
     {
         "full" => new FullConfig(),
         "prompt" => new PromptConfig { NumVirtualTokens = 5 },
+        "prefix" => new PrefixConfig { NumVirtualTokens = 5 },
         "lora" => Dropping,
         "lora on the last layer" => Dropping with { TargetModules = ModuleSelector.OfPattern(@".*layers\.2\..*") },
         _ => Dropping with { ModulesToSave = ["embed_tokens", "lm_head"] },
