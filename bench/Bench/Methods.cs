@@ -22,6 +22,8 @@ internal static class Methods
     private static readonly Dictionary<string, string> Settings = new()
     {
         ["adalora"] = """{ "initial_rank": 12, "target_rank": 8, "alpha": 16 }""",
+        ["diffora"] = """{ "rank": 8, "alpha": 16 }""",
+        ["kind"] = """{ "classes": ["first", "second"] }""",
         ["increlora"] = """{ "target_rank": 8, "alpha": 16, "max_rank": 16 }""",
         ["nola"] = "{}",
         ["randlora"] = """{ "rank": 8, "alpha": 160 }""",
@@ -42,6 +44,12 @@ internal static class Methods
             foreach (var method in MethodCatalogue.All.Where(method => method.Family == "adapter" && (only.Count == 0 || only.Contains(method.Name))))
             {
                 var adapter = SettingsOf(method);
+                if (method.Name == "atlas")
+                {
+                    adapter["task_vectors"] = new JsonArray(
+                        await VectorAsync(worker, folder, "first", ct), await VectorAsync(worker, folder, "second", ct));
+                }
+
                 var runs = new List<Measured>();
                 foreach (var rate in Rates)
                 {
@@ -92,15 +100,39 @@ internal static class Methods
         return adapter;
     }
 
-    private static async Task<Measured> TrainAsync(string worker, string folder, JsonObject adapter, double rate, CancellationToken ct)
+    /// <summary>A LoRA of one half of the training rows, for methods that mix what others learned.</summary>
+    /// <returns>Its folder.</returns>
+    private static async Task<string> VectorAsync(string worker, string folder, string half, CancellationToken ct)
+    {
+        var kept = Path.Combine(folder, half);
+        await TrainAsync(worker, folder, new JsonObject { ["type"] = "lora", ["rank"] = 8, ["alpha"] = 16 }, Rates[^1], ct, half, kept);
+        return Path.Combine(kept, "adapter");
+    }
+
+    /// <summary>The sample's rows, each with a class; the classes are what the two halves are called.</summary>
+    private static string Rows(string folder, string name, string? half)
+    {
+        var file = Path.Combine(folder, $"{half ?? "all"}-{name}.jsonl");
+        var lines = File.ReadAllLines(Path.Combine("samples", "data", name + ".jsonl")).Index()
+            .Select(line => (Class: line.Index % 2 == 0 ? "first" : "second", line.Item))
+            .Where(line => half is null || line.Class == half)
+            .Select(line => $$"""{"class": "{{line.Class}}", {{line.Item[1..]}}""");
+        File.WriteAllLines(file, lines);
+        return file;
+    }
+
+    /// <param name="half">Trains on these rows alone; null: on all.</param>
+    /// <param name="keep">Where the run's folder is kept; null: nowhere.</param>
+    private static async Task<Measured> TrainAsync(
+        string worker, string folder, JsonObject adapter, double rate, CancellationToken ct, string? half = null, string? keep = null)
     {
         var spec = new JsonObject
         {
             ["model"] = Path.GetFullPath(Path.Combine("samples", "model")),
             ["data"] = new JsonObject
             {
-                ["train"] = Path.GetFullPath(Path.Combine("samples", "data", "train.jsonl")),
-                ["validation"] = Path.GetFullPath(Path.Combine("samples", "data", "validation.jsonl")),
+                ["train"] = Rows(folder, "train", half),
+                ["validation"] = Rows(folder, "validation", half: null),
                 ["max_length"] = 256,
                 ["packing"] = false,
             },
@@ -133,6 +165,11 @@ internal static class Methods
         if (done is not { } end)
         {
             throw new InvalidOperationException($"{adapter.ToJsonString()} did not end: {await log}");
+        }
+
+        if (keep is not null)
+        {
+            Directory.Move(Path.Combine(work, "run"), keep);
         }
 
         Directory.Delete(work, recursive: true);
