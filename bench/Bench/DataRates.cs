@@ -29,7 +29,7 @@ internal static class DataRates
             var tokenizer = Tokenizer.Load(Path.Combine("samples", "model"));
             clock.Restart();
             var data = DataSets.Inspect(
-                new DataConfig { Train = rows }, isPretraining: false, tokenizer, tokenizer.VocabularySize, seed: 1, progress: null, cancellationToken);
+                new DataConfig { Train = rows }, use: RowUse.Answers, tokenizer, tokenizer.VocabularySize, seed: 1, progress: null, cancellationToken);
             Print("tokenising", bytes, clock.Elapsed, $"{bytes >> 20} MiB of JSONL, {data.Train.Count} rows, the sample model's byte-level BPE");
         }
         finally

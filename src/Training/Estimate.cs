@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using TrainingService.Training.Adapters;
+using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
 using TrainingService.Training.Optimizers;
@@ -45,6 +46,7 @@ public sealed record Estimate(
     /// <exception cref="TrainingException">The adapter does not fit the model; <see cref="SpecChecks"/> says why, all at once.</exception>
     public static Estimate For(TrainingSpec spec, ModelConfig model, DataSize? data = null, bool onGpu = false)
     {
+        model = spec.Objective.On(model);
         var trained = spec.Adapter.Count(model);
         var weightBytes = WeightBytes(spec.Precision, onGpu);
         var total = model.ParameterCount + trained.Added;
@@ -91,7 +93,7 @@ public sealed record Estimate(
         var masters = weightBytes == Float32 ? 0 : trained.InPlace * Float32;
         var given = Math.Min(spec.Data.MaxLength, model.MaxPositions - spec.Adapter.VirtualTokens);
         var length = given + spec.Adapter.VirtualTokensInRow;
-        var tokens = (long)spec.Schedule.BatchSize * length;
+        var tokens = (long)spec.Schedule.BatchSize * spec.Objective.Use.Sequences() * length;
 
         // Kept per token and layer: the outputs of its linear layers, of which the attention keeps its turned queries and keys and the gate
         // its two halves; the product of these; and four times the width for the inputs and outputs of two norms. Layers that read one input
@@ -102,11 +104,11 @@ public sealed record Estimate(
         var perToken = (model.LayerCount - again + (again > 0 ? 1 : 0)) * perLayer + (long)again * model.HiddenSize;
 
         // Packed rows share one mask, [B, 1, T, T], once as bool and once in the weights' format. The attention keeps no scores.
-        var mask = spec.Data.Packing ? (Int128)tokens * (given + spec.Adapter.VirtualTokens) * (weightBytes + 1) : 0;
+        var mask = spec.Data.Packing && !spec.Objective.Use.IsJudged() ? (Int128)tokens * (given + spec.Adapter.VirtualTokens) * (weightBytes + 1) : 0;
 
         // A chunk of logits; beside bfloat16 ones, their float32 exponentials and these in bfloat16 again.
         var perLogit = weightBytes == Float32 ? Float32 : weightBytes + Float32 + weightBytes;
-        var logits = Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
+        var logits = model.Score is not null ? 0 : Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
         var head = spec.Adapter is FullConfig ? (long)model.VocabularySize * model.HiddenSize * Float32 : 0;
         return new(
             WeightsBytes: FrozenBytes(spec.HeldBase, model, weightBytes) + (spec.HeldBase is { } held ? spec.Adapter.MoreFrozenBytes(model, held) : 0),
@@ -135,7 +137,7 @@ public sealed record Estimate(
         var longest = Math.Min(spec.Data.MaxLength, model.MaxPositions - spec.Adapter.VirtualTokens);
         var tokens = data.Tokens is { } all && StepsPerEpoch(spec, data) is { } steps
             ? all * (1 - spec.Data.ValidationSplit) / steps
-            : (double)spec.Schedule.BatchSize * spec.Schedule.GradientAccumulationSteps * longest;
+            : (double)spec.Schedule.BatchSize * spec.Objective.Use.Sequences() * spec.Schedule.GradientAccumulationSteps * longest;
         var length = !spec.Data.Packing && data is { Tokens: { } count, Rows: > 0 and { } rows } ? (int)Math.Min(count / rows, longest) : longest;
         return tokens * StepOperations.PerToken(spec, model, length);
     }

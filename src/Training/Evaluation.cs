@@ -7,10 +7,11 @@ using static TorchSharp.torch;
 namespace TrainingService.Training;
 
 /// <summary>What a model does on rows that it does not train on.</summary>
-/// <param name="Loss">Mean over all trainable tokens of the set, nats; not a mean of batch means.</param>
-/// <param name="TokenAccuracy">Share of these tokens that were the most likely one.</param>
-/// <param name="Tokens">Trainable tokens of the set.</param>
-public sealed record Evaluation(double Loss, double TokenAccuracy, long Tokens)
+/// <param name="Loss">Mean over all items of the set (trainable tokens, or pairs of answers), nats; not a mean of batch means.</param>
+/// <param name="Accuracy">Share of these items that were right.</param>
+/// <param name="Items">Items of the set.</param>
+/// <param name="Figures">Means over the items of what <see cref="ObjectiveConfig.Figures"/> names.</param>
+public sealed record Evaluation(double Loss, double Accuracy, long Items, IReadOnlyList<double> Figures)
 {
     /// <summary>Runs the model over every example once, without gradients. The caller switches dropout off.</summary>
     public static Evaluation Run(
@@ -20,19 +21,31 @@ public sealed record Evaluation(double Loss, double TokenAccuracy, long Tokens)
 
         // Neighbours of equal length waste no padding; the result is a sum, so the order does not matter to it.
         var plan = BatchPlan.ForEvaluation(ChosenExamples.LongestFirst(examples), batchSize, padId);
-        var (loss, correct, tokens) = (0.0, 0L, 0L);
+        var (loss, correct, items) = (0.0, 0L, 0L);
+        var sums = new double[objective.Figures.Count];
         foreach (var planned in plan.ForEpoch(0))
         {
             ct.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
             var batch = plan.Collate(planned);
             using var seen = adapter.BeginBatch(batch);
-            var measured = objective.Measure(model, batch, device);
+            var measured = objective.Measure(model, adapter, batch, device);
             loss += measured.Sum.item<float>();
             correct += measured.Correct.item<long>();
-            tokens += objective.Weight(batch);
+            items += objective.Weight(batch);
+            foreach (var (index, sum) in (measured.Figures?.cpu().data<float>().ToArray() ?? []).Index())
+            {
+                sums[index] += sum;
+            }
         }
 
-        return new(loss / tokens, correct / (double)tokens, tokens);
+        return new(loss / items, correct / (double)items, items, [.. sums.Select(sum => sum / items)]);
     }
+
+    /// <summary>The figures by their public names, such as <c>eval/loss</c>.</summary>
+    public IEnumerable<KeyValuePair<string, double>> Named(ObjectiveConfig objective) =>
+    [
+        new("eval/loss", Loss), new("eval/" + objective.Accuracy, Accuracy),
+        .. objective.Figures.Zip(Figures, (name, value) => KeyValuePair.Create("eval/" + name, value)),
+    ];
 }

@@ -44,10 +44,9 @@ public sealed class MetricsLog : IDisposable
 
     public void Step(StepReport step)
     {
-        Write(step.Step, new Dictionary<string, double>
+        var values = new Dictionary<string, double>
         {
             ["train/loss"] = step.Loss,
-            ["train/token_accuracy"] = step.TokenAccuracy ?? 0,
             ["learning_rate"] = step.LearningRate,
             ["grad_norm"] = step.GradNorm,
             ["tokens_per_second"] = step.TokensPerSecond,
@@ -55,16 +54,27 @@ public sealed class MetricsLog : IDisposable
             ["trained_tokens"] = step.TrainedTokens,
             ["memory_bytes"] = step.MemoryBytes,
             ["epoch"] = step.Epoch,
-        });
+        };
+        if (step.TokenAccuracy is { } accuracy)
+        {
+            values["train/token_accuracy"] = accuracy;
+        }
+
+        foreach (var (name, value) in step.Figures ?? new Dictionary<string, double>())
+        {
+            values[name] = value;
+        }
+
+        Write(step.Step, values);
         Row(step.Step);
-        _row = (step.Step, step.Loss, step.TokenAccuracy, null, null);
+        _row = (step.Step, step.Loss, step.TokenAccuracy ?? step.Figures?.GetValueOrDefault("train/accuracy"), null, null);
     }
 
     public void Evaluated(int step, Evaluation evaluation, IReadOnlyDictionary<string, double> values)
     {
         Write(step, values);
         Row(step);
-        _row = (_row ?? (step, null, null, null, null)) with { ValidLoss = evaluation.Loss, ValidAccuracy = evaluation.TokenAccuracy };
+        _row = (_row ?? (step, null, null, null, null)) with { ValidLoss = evaluation.Loss, ValidAccuracy = evaluation.Accuracy };
     }
 
     /// <summary>Brings the files on disk up to date, so that a checkpoint and what was measured before it agree.</summary>

@@ -18,16 +18,17 @@ public abstract record Report;
 
 /// <summary>One optimizer step.</summary>
 /// <param name="Step">One-based number of the step just taken.</param>
-/// <param name="Loss">Mean over the step's trainable tokens, before the update, nats.</param>
+/// <param name="Loss">Mean over the step's trainable tokens, or pairs of answers, before the update, nats.</param>
 /// <param name="GradNorm">Global L2 norm of the gradient before clipping.</param>
 /// <param name="TokensPerSecond">Tokens of the step, padding left out, over its wall time.</param>
 /// <param name="TokensSeen">Tokens since the start of the run, padding left out.</param>
 /// <param name="TrainedTokens">Of those, the ones that carried loss.</param>
 /// <param name="MemoryBytes">Resident memory of the process.</param>
-/// <param name="TokenAccuracy">Share of the step's trainable tokens that were the most likely one, before the update.</param>
+/// <param name="TokenAccuracy">Share of the step's trainable tokens that were the most likely one, before the update; null when the objective judges answers.</param>
+/// <param name="Figures">What the objective measured besides, such as <c>train/accuracy</c>; null: nothing.</param>
 public sealed record StepReport(
     int Step, int TotalSteps, double Epoch, double Loss, double LearningRate, double GradNorm, double TokensPerSecond,
-    long TokensSeen, long TrainedTokens, long MemoryBytes, double? TokenAccuracy = null) : Report;
+    long TokensSeen, long TrainedTokens, long MemoryBytes, double? TokenAccuracy = null, IReadOnlyDictionary<string, double>? Figures = null) : Report;
 
 /// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>
 public sealed record MetricReport(int Step, IReadOnlyDictionary<string, double> Values) : Report;

@@ -1,6 +1,7 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training;
@@ -11,7 +12,9 @@ public static class SpecChecks
     /// <param name="memoryBytes">What a run may use; null: not asked.</param>
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
-        List<SpecError> errors = [.. OfAdapter(spec.Adapter, model)];
+        List<SpecError> errors = [.. OfHead(spec.Objective, model)];
+        model = spec.Objective.On(model);
+        errors.AddRange(OfAdapter(spec.Adapter, model));
         if (errors.Count == 0 && spec is { HeldBase: not null, Adapter: LayerAdapterConfig layers })
         {
             errors.AddRange(QuantizedBase.Trained(LayerPlan.FullWeightsOf(layers, model), model)
@@ -41,6 +44,26 @@ public static class SpecChecks
         }
 
         return errors;
+    }
+
+    private static IEnumerable<SpecError> OfHead(ObjectiveConfig objective, ModelConfig model)
+    {
+        if (model.Score is not { } has)
+        {
+            yield break;
+        }
+
+        if (objective.Score is not { } wanted)
+        {
+            yield return new("model", "model scores sequences and has no output head for tokens; use objective reward, or a model of the causal kind.", SpecErrorCodes.Conflict);
+        }
+        else if (wanted != has)
+        {
+            yield return new(
+                "objective",
+                $"objective needs a score head of {wanted.Outputs} outputs ({wanted.Layers}), and the model brings one of {has.Outputs} ({has.Layers}); "
+                + "set objective.score_layers to the model's, or take another model.", SpecErrorCodes.Conflict);
+        }
     }
 
     private static IReadOnlyList<SpecError> OfAdapter(AdapterConfig adapter, ModelConfig model)

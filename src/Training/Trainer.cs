@@ -4,6 +4,7 @@ using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using static TorchSharp.torch;
 
@@ -147,14 +148,15 @@ public sealed class Trainer
             Epoch = epoch,
             Batch = batch,
             TokensSeen = state.TokensSeen + tokens,
-            TrainedTokens = state.TrainedTokens + result.Items,
+            TrainedTokens = state.TrainedTokens + batches.Sum(one => (long)one.TrainableTokens),
             Loss = result.Loss,
             Unfinished = true,
             Passing = false,
         };
         var report = new StepReport(
             step, Plan.TotalSteps, step / (double)Plan.StepsPerEpoch, result.Loss, rate, result.GradNorm,
-            tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, state.TokensSeen, state.TrainedTokens, Environment.WorkingSet, result.TokenAccuracy);
+            tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, state.TokensSeen, state.TrainedTokens, Environment.WorkingSet,
+            ObjectiveConfig.IsOfTokens(Spec.Objective) ? result.Accuracy : null, FiguresOf(result));
         Metrics.Order(step, begun.Epoch, begun.Batch, planned);
         Metrics.Step(report);
         Report(report);
@@ -176,7 +178,7 @@ public sealed class Trainer
                 "optimizer.learning_rate");
         }
 
-        var values = new Dictionary<string, double> { ["eval/loss"] = measured.Loss, ["eval/token_accuracy"] = measured.TokenAccuracy };
+        var values = new Dictionary<string, double>(measured.Named(Spec.Objective));
         Metrics.Evaluated(state.Step, measured, values);
         Report(new MetricReport(state.Step, values));
         var gained = measured.Loss < (state.BestLoss ?? double.PositiveInfinity);
@@ -204,13 +206,21 @@ public sealed class Trainer
 
         if (state.EvaluatedAt == state.Step && state.LastEvaluation is { } evaluation)
         {
-            metrics["eval/loss"] = evaluation.Loss;
-            metrics["eval/token_accuracy"] = evaluation.TokenAccuracy;
+            foreach (var (name, value) in evaluation.Named(Spec.Objective))
+            {
+                metrics[name] = value;
+            }
         }
 
         var path = "checkpoints/" + Path.GetFileName(Checkpoints.FolderOf(state.Step));
         Report(new CheckpointReport(state.Step, path, state.BestStep == state.Step, metrics));
     }
+
+    /// <summary>What an objective measures besides loss and tokens, by its public names.</summary>
+    private Dictionary<string, double>? FiguresOf(StepResult result) => ObjectiveConfig.IsOfTokens(Spec.Objective)
+        ? null
+        : new(Spec.Objective.Figures.Zip(result.Figures, (name, value) => KeyValuePair.Create("train/" + name, value))
+            .Prepend(KeyValuePair.Create("train/" + Spec.Objective.Accuracy, result.Accuracy)));
 
     /// <summary>Whether something that happens every so many steps, or else after each epoch, happens after this step.</summary>
     private bool IsDue(int? everySteps, int step) => everySteps is { } every ? step % every == 0 : Plan.EndsEpoch(step);

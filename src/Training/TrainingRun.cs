@@ -79,7 +79,7 @@ public static class TrainingRun
         TrainingSpec spec, string workFolder, Action<Report> report, UsageMeter usage, RunControl control, string? baseModelName, string? cacheFolder,
         ref int reached, ref Estimate? estimate, CancellationToken ct, CancellationToken either)
     {
-        var config = HuggingFaceFolder.ReadConfig(spec.Model);
+        var config = spec.Objective.On(HuggingFaceFolder.ReadConfig(spec.Model));
         ThrowIfAny(SpecChecks.AgainstModel(spec, config));
         spec = spec with { Data = spec.Data with { MaxLength = Math.Min(spec.Data.MaxLength, Math.Max(2, config.MaxPositions - VirtualTokensOf(spec.Adapter))) } };
         Directory.CreateDirectory(workFolder);
@@ -109,7 +109,7 @@ public static class TrainingRun
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
-            : CausalLm.Load(spec.Model, dtype, device, spec.HeldBase, either);
+            : CausalLm.Load(spec.Model, dtype, device, spec.HeldBase, either, config.Score, spec.Seed);
         model.Checkpointing = spec.ActivationCheckpointing;
         either.ThrowIfCancellationRequested();
         var weights = spec.Adapter is FullConfig ? "model" : "adapter";
@@ -131,7 +131,7 @@ public static class TrainingRun
             model, spec.Seed, CalibrationOf(spec, shown ?? data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
         using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
-        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
+        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Objective.Use, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
         report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
         adapter.Begin(plan.TotalSteps);
         RunHistory.Restore(start.Step > 0 ? checkpoints.FolderOf(start.Step) : null, workFolder);
@@ -146,7 +146,7 @@ public static class TrainingRun
         {
             Data = $"{Path.GetFileName(spec.Data.Train)}: {data.Report.Train.UsedRows} rows, {data.Report.Train.TrainableTokens} trainable tokens",
             Spec = spec,
-            Results = ResultsOf(state),
+            Results = ResultsOf(spec.Objective, state),
         };
         CheckpointState state;
         using (var metrics = new MetricsLog(Path.Combine(workFolder, "metrics"), start.Step > 0 ? start.Step : null))
@@ -202,7 +202,7 @@ public static class TrainingRun
 
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
-        return new(state.Step, state.TrainedTokens, ResultsOf(state), usage.Read());
+        return new(state.Step, state.TrainedTokens, ResultsOf(spec.Objective, state), usage.Read());
     }
 
     /// <summary>The training rows in the order of the first epoch, for methods that look at them before they start.</summary>
@@ -237,7 +237,7 @@ public static class TrainingRun
         var cache = new TokenCache(cacheFolder, tokenizer is null ? null : TokenCache.Sha256Of(TokenizerFiles(spec.Model), ct));
         var told = Stopwatch.GetTimestamp();
         return DataSets.Inspect(
-            spec.DataForAdapter(), spec.Objective is PretrainingConfig, tokenizer, config.VocabularySize, spec.Seed,
+            spec.DataForAdapter(), spec.Objective.Use, tokenizer, config.VocabularySize, spec.Seed,
             progress =>
             {
                 if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)
@@ -250,7 +250,7 @@ public static class TrainingRun
     }
 
     /// <summary>The figures of a run, by their public names.</summary>
-    private static Dictionary<string, double> ResultsOf(CheckpointState state)
+    private static Dictionary<string, double> ResultsOf(ObjectiveConfig objective, CheckpointState state)
     {
         var results = new Dictionary<string, double>();
         void Add(string name, double? value)
@@ -262,10 +262,16 @@ public static class TrainingRun
         }
 
         Add("train/loss", state.Loss);
-        Add("eval/loss_before", state.FirstEvaluation?.Loss);
-        Add("eval/token_accuracy_before", state.FirstEvaluation?.TokenAccuracy);
-        Add("eval/loss", state.LastEvaluation?.Loss);
-        Add("eval/token_accuracy", state.LastEvaluation?.TokenAccuracy);
+        foreach (var (name, value) in state.FirstEvaluation?.Named(objective) ?? [])
+        {
+            Add(name + "_before", value);
+        }
+
+        foreach (var (name, value) in state.LastEvaluation?.Named(objective) ?? [])
+        {
+            Add(name, value);
+        }
+
         Add("eval/best_loss", state.BestLoss);
         Add("eval/best_step", state.BestStep);
         return results;

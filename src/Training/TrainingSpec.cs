@@ -57,6 +57,9 @@ public sealed record TrainingSpec : IValidatableObject
     /// <summary>How rows are read: as the spec says, with what the adapter asks of each of them.</summary>
     public DataConfig DataForAdapter() => Data with { Classes = Adapter.RowClasses };
 
+    /// <summary>What the objective makes of a row.</summary>
+    public RowUse RowUse() => Objective.Use;
+
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
     {
         if (Quantization is not null && Adapter.RefusesQuantization is { } refusal)

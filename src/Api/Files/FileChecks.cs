@@ -27,8 +27,8 @@ internal sealed record CheckFileRequest
     [Description("Whether prompts carry loss too.")]
     public bool TrainOnPrompt { get; init; }
 
-    [Description("Whether every token carries loss, as in objective pretraining.")]
-    public bool Pretraining { get; init; }
+    [Description("What the rows are for: answers (objective sft), text (pretraining), pairs (reward and dpo), verdicts (kto), scores (an answer and a number).")]
+    public RowUse Use { get; init; }
 }
 
 internal sealed record FileReportResponse(string FileId, bool IsUsable, DataReport Report)
@@ -89,6 +89,6 @@ internal static class FileChecks
             MaxLength = request.MaxLength,
             TrainOnPrompt = request.TrainOnPrompt,
         };
-        return (await reader.ReportAsync(file, model, settings, request.Pretraining, cancellationToken), null);
+        return (await reader.ReportAsync(file, model, settings, request.Use, cancellationToken), null);
     }
 }

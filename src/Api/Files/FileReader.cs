@@ -22,7 +22,7 @@ internal sealed class FileReader(
     /// <param name="model">Whose tokenizer counts; null: only the structure of the rows is checked.</param>
     /// <exception cref="RequestException">Too many others do so.</exception>
     public async Task<DataReport> ReportAsync(
-        DataFile file, BaseModel? model, DataConfig settings, bool isPretraining, CancellationToken cancellationToken)
+        DataFile file, BaseModel? model, DataConfig settings, RowUse use, CancellationToken cancellationToken)
     {
         using var place = await places.TakeAsync(cancellationToken);
         var folder = Path.Combine(service.Value.DataPath, "incoming", $"check-{Guid.NewGuid():N}");
@@ -36,7 +36,7 @@ internal sealed class FileReader(
             using var over = new CancellationTokenSource(TimeSpan.FromSeconds(options.Value.LongestCheckSeconds), clock);
             var limits = new ReadingLimits(options.Value.LargestCheckedBytes, options.Value.MostCheckedRows, over.Token);
             var report = await Task.Run(
-                () => DataSets.Validate(path, settings, tokenizer, vocabulary, isPretraining, limits, cancellationToken), cancellationToken);
+                () => DataSets.Validate(path, settings, tokenizer, vocabulary, use, limits, cancellationToken), cancellationToken);
             return report.IsComplete ? report : report with { Warnings = [.. report.Warnings, Incomplete(report)] };
         }
         finally

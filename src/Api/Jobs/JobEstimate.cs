@@ -8,7 +8,6 @@ using TrainingService.Api.Models;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
-using TrainingService.Training.Objectives;
 using TrainingService.Training.Throughput;
 
 namespace TrainingService.Api.Jobs;
@@ -54,7 +53,7 @@ internal static class JobEstimate
         var size = new DataSize();
         if (train.Bytes <= LargestCountedBytes)
         {
-            var report = await reader.ReportAsync(train, model, spec.DataForAdapter(), spec.Objective is PretrainingConfig, cancellationToken);
+            var report = await reader.ReportAsync(train, model, spec.DataForAdapter(), spec.RowUse(), cancellationToken);
             size = report.IsComplete ? new DataSize(report.Train.UsedRows, report.Train.Tokens?.Total) : size;
         }
 

@@ -35,7 +35,7 @@ public sealed class Calibration(
             return EachRow(limit, batch =>
             {
                 using var off = no_grad();
-                objective.Measure(model, batch, device);
+                objective.Measure(model, adapter: null, batch, device);
             });
         }
         finally
@@ -123,7 +123,7 @@ public sealed class Calibration(
             return EachRow(limit, batch =>
             {
                 using var on = enable_grad();
-                var measured = objective.Measure(model, batch, device);
+                var measured = objective.Measure(model, adapter: null, batch, device);
                 BackwardPass.OfThisThread.Run(measured.Sum / (double)objective.Weight(batch));
                 using var off = no_grad();
                 foreach (var (name, weight) in weights)
@@ -160,7 +160,7 @@ public sealed class Calibration(
     public int Losses(CausalLm model, int limit, Action<Tensor> take) => EachRow(limit, batch =>
     {
         using var on = enable_grad();
-        take(objective.Measure(model, batch, device).Sum / (double)objective.Weight(batch));
+        take(objective.Measure(model, adapter: null, batch, device).Sum / (double)objective.Weight(batch));
     });
 
     private static Linear InFull(LinearSlot slot, ScalarType dtype)

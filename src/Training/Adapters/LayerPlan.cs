@@ -42,11 +42,11 @@ public sealed record LayerPlan(
     internal static IReadOnlyList<string> ModulesOf(ModelConfig model) =>
         model.Weights.SelectMany(weight => WithParents(ModuleOf(weight.Name))).Distinct().ToList();
 
-    /// <summary>Checkpoint names of the weights of all modules that <c>modules_to_save</c> names.</summary>
+    /// <summary>Checkpoint names of the weights of all modules that <c>modules_to_save</c> names, and of a score head, which has nothing to start from.</summary>
     internal static IReadOnlyList<string> FullWeightsOf(LayerAdapterConfig config, ModelConfig model) => model.Weights
         .Select(weight => weight.Name)
         .Where(weight => WithParents(ModuleOf(weight))
-            .Any(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))))
+            .Any(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))) || ScoreHead.Owns(weight))
         .ToList();
 
     private static List<string> BiasesOf(

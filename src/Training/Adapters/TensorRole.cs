@@ -32,6 +32,7 @@ public sealed record TrainedShape(IReadOnlyList<long> Shape, TensorRole Role, bo
     public static TensorRole RoleOf(WeightShape weight) => weight switch
     {
         { Name: LayerPlan.OutputHead + ".weight" } => TensorRole.Head,
+        _ when ScoreHead.Owns(weight.Name) => TensorRole.Head,
         { IsLinear: false, Shape.Length: > 1 } => TensorRole.Embedding,
         _ => TensorRole.Weight,
     };

@@ -81,7 +81,7 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
         fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
         fields["inference_mode"] = w => w.WriteBooleanValue(true);
         fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
-        fields["task_type"] = w => w.WriteStringValue("CAUSAL_LM");
+        fields["task_type"] = w => w.WriteStringValue(model.Score is null ? "CAUSAL_LM" : "SEQ_CLS");
         foreach (var absent in (string[])["auto_mapping", "revision"])
         {
             fields[absent] = w => w.WriteNullValue();
@@ -116,7 +116,7 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
             fields.Remove("exclude_modules");
         }
 
-        fields["modules_to_save"] = w => WriteNames(w, config.ModulesToSave.Count == 0 ? null : SavedModules(config, model));
+        fields["modules_to_save"] = w => WriteNames(w, SavedModules(config, model) is { Count: > 0 } saved ? saved : null);
         fields["target_modules"] = w =>
         {
             if (config.PeftExcludes || config.ExcludeModules is null)
@@ -296,6 +296,12 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
     // Names as given where PEFT would select the same modules by them, else every module by its whole name.
     private static IReadOnlyList<string> SavedModules(LayerAdapterConfig config, ModelConfig model)
     {
+        // PEFT saves both names that classification models have for their head.
+        if (model.Score is not null)
+        {
+            config = config with { ModulesToSave = [.. config.ModulesToSave.Where(name => name != ScoreHead.Module), "classifier", ScoreHead.Module] };
+        }
+
         var modules = LayerPlan.ModulesOf(model);
         var ours = modules.Where(module => config.ModulesToSave.Any(name => TargetSelection.Means(name, module))).ToList();
         var theirs = modules.Where(module => config.ModulesToSave.Any(name => PeftSaves(name, module)));

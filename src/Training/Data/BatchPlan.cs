@@ -47,9 +47,10 @@ public sealed class BatchPlan
     /// <summary>Batches of every epoch: packing never changes how many there are.</summary>
     public int BatchesPerEpoch { get; }
 
-    /// <summary>The plan of training.</summary>
-    public static BatchPlan ForTraining(IReadOnlyList<Example> examples, DataConfig config, int batchSize, int padId, int seed) =>
-        new(examples, batchSize, padId, config.Packing ? config.MaxLength : null, config.Shuffle ? seed : null);
+    /// <summary>The plan of training. Answers that are judged stand in sequences of their own.</summary>
+    public static BatchPlan ForTraining(
+        IReadOnlyList<Example> examples, DataConfig config, RowUse use, int batchSize, int padId, int seed) =>
+        new(examples, batchSize, padId, config.Packing && !use.IsJudged() ? config.MaxLength : null, config.Shuffle ? seed : null);
 
     /// <summary>The plan of evaluation: file order, one example per sequence.</summary>
     public static BatchPlan ForEvaluation(IReadOnlyList<Example> examples, int batchSize, int padId) =>
@@ -64,33 +65,33 @@ public sealed class BatchPlan
     /// <summary>The batch as rectangular arrays, as long as its longest sequence.</summary>
     public Batch Collate(PlannedBatch planned)
     {
-        var size = planned.Sequences.Count;
-        var length = planned.Sequences.Max(sequence => sequence.Sum(index => _lengths[index]));
+        var rows = RowsOf(planned);
+        var (size, length) = (rows.Count, rows.Max(row => row.Sum(piece => piece.Length)));
         var ids = new long[size * length];
         var labels = new long[size * length];
         var positions = new long[size * length];
         Array.Fill(ids, _padId);
         Array.Fill(labels, Example.Ignored);
-        var segments = planned.Sequences.Any(sequence => sequence.Count > 1) ? new int[size * length] : null;
+        var segments = rows.Any(row => row.Count > 1) ? new int[size * length] : null;
         int[]? classes = null;
         for (var row = 0; row < size; row++)
         {
             var at = row * length;
-            for (var segment = 0; segment < planned.Sequences[row].Count; segment++)
+            for (var segment = 0; segment < rows[row].Count; segment++)
             {
-                var example = _examples[planned.Sequences[row][segment]];
+                var (example, start, count) = rows[row][segment];
                 if (example.Class is not null && classes is null)
                 {
                     classes = new int[size * length];
                     Array.Fill(classes, Batch.NoClass);
                 }
 
-                classes?.AsSpan(at, example.InputIds.Length).Fill(example.Class ?? Batch.NoClass);
-                for (var t = 0; t < example.InputIds.Length; t++, at++)
+                classes?.AsSpan(at, count).Fill(example.Class ?? Batch.NoClass);
+                for (var t = 0; t < count; t++, at++)
                 {
-                    ids[at] = example.InputIds[t];
+                    ids[at] = example.InputIds[start + t];
                     // What stands before the first token is nothing, or another example: neither predicts it.
-                    labels[at] = t == 0 ? Example.Ignored : example.Labels[t];
+                    labels[at] = t == 0 ? Example.Ignored : example.Labels[start + t];
                     positions[at] = t;
                     if (segments is not null)
                     {
@@ -100,7 +101,29 @@ public sealed class BatchPlan
             }
         }
 
-        return new(size, length, ids, labels, positions, segments) { Classes = classes };
+        return new(size, length, ids, labels, positions, segments)
+        {
+            Classes = classes,
+            Lengths = [.. rows.Select(row => row.Sum(piece => piece.Length))],
+            Examples = [.. planned.Sequences.SelectMany(sequence => sequence).Select(index => _examples[index])],
+        };
+    }
+
+    /// <summary>What stands in each row of a batch: the first sequence of every example, then the second of every example, and so on.</summary>
+    private List<List<(Example Example, int Start, int Length)>> RowsOf(PlannedBatch planned)
+    {
+        var sequences = planned.Sequences.Select(sequence => sequence.Select(index => _examples[index]).ToList()).ToList();
+        var parts = sequences[0][0].Ends?.Count ?? 1;
+        return
+        [
+            .. Enumerable.Range(0, parts).SelectMany(part => sequences.Select(sequence => sequence.ConvertAll(example => Piece(example, part)))),
+        ];
+
+        static (Example, int Start, int Length) Piece(Example example, int part)
+        {
+            var start = part == 0 ? 0 : example.Ends![part - 1];
+            return (example, start, (example.Ends?[part] ?? example.InputIds.Length) - start);
+        }
     }
 
     private SequenceList Sequences(int epoch)

@@ -26,6 +26,15 @@ public enum DataFormat
 
     /// <summary><c>input_ids</c>, <c>labels</c>, <c>attention_mask</c>.</summary>
     Tokenized,
+
+    /// <summary><c>prompt</c>, <c>chosen</c>, <c>rejected</c> and the other forms of a better and a worse answer.</summary>
+    Preference,
+
+    /// <summary><c>prompt</c>, <c>completion</c>, <c>label</c> (true or false).</summary>
+    Unpaired,
+
+    /// <summary><c>prompt</c>, <c>completion</c>, <c>score</c> (a number).</summary>
+    Scored,
 }
 
 /// <summary>Which rows are trained on, and how a row becomes a token sequence.</summary>

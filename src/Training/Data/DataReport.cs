@@ -91,6 +91,9 @@ public sealed record SplitReport
     /// <summary>Rows without a token that carries loss; those that truncation left so are dropped, the others are errors.</summary>
     public int RowsWithoutTrainableTokens { get; init; }
 
+    /// <summary>What the pairs of answers are like; null when the objective reads none.</summary>
+    public PairFigures? Pairs { get; init; }
+
     /// <summary>Rows equal to an earlier one in every column that the layout reads. They are kept.</summary>
     public int Duplicates { get; init; }
 
@@ -103,6 +106,13 @@ public sealed record SplitReport
     /// <summary>Turns whose role is not known.</summary>
     public int UnknownRoles { get; init; }
 }
+
+/// <summary>What could be seen of pairs of answers without a model.</summary>
+/// <param name="ChosenLonger">Rows whose chosen answer has more tokens: a model that likes length is right in them.</param>
+/// <param name="ChosenShorter">Rows whose chosen answer has fewer tokens.</param>
+/// <param name="SameAnswers">Rows whose two answers are equal; they are left out.</param>
+/// <param name="TooLong">Rows of which an answer with its prompt is longer than <c>max_length</c>; they are left out, not cut.</param>
+public sealed record PairFigures(int ChosenLonger, int ChosenShorter, int SameAnswers, int TooLong);
 
 /// <summary>Lengths in tokens, as used: after truncation.</summary>
 /// <param name="P95">95th percentile: the smallest length that at least 95 % of the sequences do not exceed.</param>

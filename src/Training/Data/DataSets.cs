@@ -7,7 +7,7 @@ namespace TrainingService.Training.Data;
 public static class DataSets
 {
     /// <summary>Reads, checks and tokenises the rows of a run.</summary>
-    /// <param name="isPretraining">Whether every token carries loss and long rows are cut into several sequences.</param>
+    /// <param name="use">What the run's objective makes of a row.</param>
     /// <param name="tokenizer">Null when the model has none; then only tokenised rows can be read.</param>
     /// <param name="modelVocabulary">Number of ids that the model's embedding knows.</param>
     /// <param name="seed">Decides which rows <see cref="DataConfig.ValidationSplit"/> sets aside.</param>
@@ -15,10 +15,10 @@ public static class DataSets
     /// <param name="cache">Where token sequences are kept and found again; null: in a temporary file, for as long as the data is used.</param>
     /// <exception cref="TrainingException">A row is in error, nothing is left to train on, or the tokenizer does not fit the model.</exception>
     public static PreparedData Prepare(
-        DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
+        DataConfig config, RowUse use, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
         CancellationToken cancellationToken, TokenCache? cache = null)
     {
-        var data = Inspect(config, isPretraining, tokenizer, modelVocabulary, seed, progress, cancellationToken, cache);
+        var data = Inspect(config, use, tokenizer, modelVocabulary, seed, progress, cancellationToken, cache);
         try
         {
             data.Report.ThrowIfUnusable();
@@ -36,13 +36,13 @@ public static class DataSets
     /// <param name="trainMember">The member of <c>data</c> that names the rows, for messages.</param>
     /// <exception cref="TrainingException">A file cannot be opened, or the tokenizer does not fit the model.</exception>
     public static PreparedData Inspect(
-        DataConfig config, bool isPretraining, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
+        DataConfig config, RowUse use, Tokenizer? tokenizer, int modelVocabulary, int seed, Action<DataProgress>? progress,
         CancellationToken cancellationToken, TokenCache? cache = null, string trainMember = "train")
     {
         CheckVocabularies(tokenizer, modelVocabulary);
         SplitData Read(string split, string path)
         {
-            var key = cache?.KeyOf(path, $"data.{split}", config, isPretraining, modelVocabulary, cancellationToken) ?? "";
+            var key = cache?.KeyOf(path, $"data.{split}", config, use, modelVocabulary, cancellationToken) ?? "";
             if (cache?.TryOpen(key, cancellationToken) is { } known)
             {
                 return SplitData.Of(split, known);
@@ -51,7 +51,7 @@ public static class DataSets
             SplitData? read = null;
             (RowTable, TokenFileHead)? Make(TokenFileWriter records)
             {
-                read = new SplitReader(split, config, isPretraining, tokenizer, modelVocabulary, progress, limits: null, records)
+                read = new SplitReader(split, config, use, tokenizer, modelVocabulary, progress, limits: null, records)
                     .Read(path, cancellationToken);
                 return read.ErrorCount > 0 ? null : (read.Table, read.HeadOf(key, TokenRecord.IsNarrow(modelVocabulary, tokenizer?.VocabularySize)));
             }
@@ -80,11 +80,11 @@ public static class DataSets
     /// <param name="limits">Null: the file is read to its end.</param>
     /// <exception cref="TrainingException">The file cannot be opened.</exception>
     public static DataReport Validate(
-        string path, DataConfig? config = null, Tokenizer? tokenizer = null, int? modelVocabulary = null, bool isPretraining = false,
+        string path, DataConfig? config = null, Tokenizer? tokenizer = null, int? modelVocabulary = null, RowUse use = RowUse.Answers,
         ReadingLimits? limits = null, CancellationToken cancellationToken = default)
     {
         var settings = (config ?? new DataConfig { Train = path }) with { Train = path, Validation = null, ValidationSplit = 0 };
-        var read = new SplitReader("train", settings, isPretraining, tokenizer, modelVocabulary, progress: null, limits).Read(path, cancellationToken);
+        var read = new SplitReader("train", settings, use, tokenizer, modelVocabulary, progress: null, limits).Read(path, cancellationToken);
         return ReportBuilder.Build(settings, read, validation: null, tokenizer, needsExamples: false, seed: 0).Report;
     }
 

@@ -8,6 +8,7 @@ namespace TrainingService.Training.Data;
 internal static class ReportBuilder
 {
     private const int FewRows = 10;
+    private const double LopsidedLengths = 0.65;
 
     // A stream of its own, so that setting rows aside does not follow the order of any epoch.
     private const int SplitStream = -1;
@@ -105,7 +106,11 @@ internal static class ReportBuilder
         TrainableTokens = counts.TrainableTokens,
         TruncatedRows = counts.Of(RowFlags.Truncated),
         ChunkedRows = counts.Chunked,
-        RowsWithoutTrainableTokens = counts.Of(RowFlags.Dropped) + (withFaults ? read.UntrainableRows : 0),
+        RowsWithoutTrainableTokens = (read.IsJudged ? 0 : counts.Of(RowFlags.Dropped)) + (withFaults ? read.UntrainableRows : 0),
+        Pairs = read.IsJudged
+            ? new(
+                counts.Of(RowFlags.ChosenLonger), counts.Of(RowFlags.ChosenShorter), counts.Of(RowFlags.SameAnswers), counts.Of(RowFlags.TooLong))
+            : null,
         Duplicates = counts.Duplicates,
         EmptyAssistantTurns = counts.EmptyAssistantTurns,
         RoleOrderBreaks = counts.Of(RowFlags.BreaksRoleOrder),
@@ -126,6 +131,9 @@ internal static class ReportBuilder
         var shifted = Both(side => side.Of(RowFlags.ShiftsLabels));
         var endless = Both(side => side.Of(RowFlags.LacksEndOfText));
         var others = train.OtherLayouts;
+        var same = Both(side => side.Of(RowFlags.SameAnswers));
+        var tooLong = Both(side => side.Of(RowFlags.TooLong));
+        var (longer, shorter) = (kept.Of(RowFlags.ChosenLonger), kept.Of(RowFlags.ChosenShorter));
 
         return new (bool Holds, string Text)[]
         {
@@ -136,8 +144,13 @@ internal static class ReportBuilder
                 + "prompt it in the same way."),
             (report.Train.UsedRows is > 0 and < FewRows, $"Only {report.Train.UsedRows} rows to train on; expect the model to learn them by heart."),
             (truncated > 0, $"{truncated} rows are longer than max_length {config.MaxLength} and lost their end."),
-            (dropped > 0, $"{dropped} of them had nothing to train on before that point and are left out."),
+            (truncated > 0 && dropped > 0, $"{dropped} of them had nothing to train on before that point and are left out."),
             (chunked > 0, $"{chunked} rows are longer than max_length {config.MaxLength} and became several sequences."),
+            (same > 0, $"{same} rows have two equal answers and are left out."),
+            (tooLong > 0, $"{tooLong} rows have answers that are longer than max_length {config.MaxLength} with their prompt and are left out."),
+            (longer + shorter >= FewRows && Math.Max(longer, shorter) > LopsidedLengths * (longer + shorter), FormattableString.Invariant(
+                $"The {(longer > shorter ? "longer" : "shorter")} answer is the chosen one in {100.0 * Math.Max(longer, shorter) / (longer + shorter):F0} % of the pairs: ")
+                + "a model may learn length in place of quality; see the report of its evaluation."),
             (duplicates > 0, $"{duplicates} rows repeat an earlier row of their file."),
             (report.OverlappingRows > 0, $"{report.OverlappingRows} validation rows are also training rows; the validation loss flatters."),
             (emptyTurns > 0, $"{emptyTurns} assistant turns are empty."),

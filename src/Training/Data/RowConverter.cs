@@ -34,7 +34,7 @@ internal sealed class ConvertedRows
 /// <param name="encoder">Null: only the structure of text rows is checked.</param>
 /// <param name="vocabulary">Number of ids that the model knows; null: ids are not checked against it.</param>
 internal sealed class RowConverter(
-    DataConfig config, RowLayout? layout, bool isPretraining, Tokenizer? tokenizer, SampleEncoder? encoder, int? vocabulary)
+    DataConfig config, RowLayout? layout, RowUse use, Tokenizer? tokenizer, SampleEncoder? encoder, int? vocabulary)
 {
     private readonly bool _narrow = TokenRecord.IsNarrow(vocabulary, tokenizer?.VocabularySize);
 
@@ -86,26 +86,89 @@ internal sealed class RowConverter(
         var fields = new Fields(columns);
         var sample = layout!.Read(fields);
         CheckTrainable(sample);
-        var rowClass = ClassOf(fields);
+        var head = new ExampleHead(number, ClassOf(fields));
         var conversation = sample as Conversation;
         var fingerprint = Fingerprint(columns);
         var flags = conversation is null ? RowFlags.None : RowFlags.IsConversation;
         flags |= conversation?.BreaksRoleOrder == true ? RowFlags.BreaksRoleOrder : RowFlags.None;
         var before = to.Examples.Count;
-        if (sample is TokenRow tokens)
+        switch (sample)
         {
-            CheckVocabulary(tokens);
-            flags |= Shifts(tokens) ? RowFlags.ShiftsLabels : RowFlags.None;
-            flags |= Cut(tokens.Ids, tokens.Labels, number, rowClass, to);
-        }
-        else if (encoder is not null)
-        {
-            var (ids, labels) = encoder.Encode(sample);
-            flags |= conversation is not null && tokenizer!.EosId is { } end && !labels.Contains(end) ? RowFlags.LacksEndOfText : RowFlags.None;
-            flags |= Cut(CollectionsMarshal.AsSpan(ids), CollectionsMarshal.AsSpan(labels), number, rowClass, to);
+            case JudgedAnswers or Judgements when encoder is not null:
+                flags |= AddJudged(sample, head with { Category = CategoryOf(fields) }, to);
+                break;
+            case TokenRow tokens:
+                CheckVocabulary(tokens);
+                flags |= Shifts(tokens) ? RowFlags.ShiftsLabels : RowFlags.None;
+                flags |= Cut(tokens.Ids, tokens.Labels, head, to);
+                break;
+            case not (JudgedAnswers or Judgements) when encoder is not null:
+                var (ids, labels) = encoder.Encode(sample);
+                flags |= conversation is not null && tokenizer!.EosId is { } end && !labels.Contains(end) ? RowFlags.LacksEndOfText : RowFlags.None;
+                flags |= Cut(CollectionsMarshal.AsSpan(ids), CollectionsMarshal.AsSpan(labels), head, to);
+                break;
         }
 
         to.Usable.Add(new(fingerprint, flags, conversation?.EmptyAssistantTurns ?? 0, to.Examples.Count - before));
+    }
+
+    /// <summary>Adds an example for each judgement of a row; one that says nothing, or is too long, is left out.</summary>
+    private RowFlags AddJudged(Sample sample, ExampleHead head, ConvertedRows to)
+    {
+        var flags = RowFlags.None;
+        var added = false;
+        foreach (var judged in sample is Judgements many ? many.All : [(JudgedAnswers)sample])
+        {
+            var parts = judged.Answers.Select(encoder!.Encode).ToList();
+            if (parts.Any(part => Example.CountTrainable(CollectionsMarshal.AsSpan(part.Labels)) == 0))
+            {
+                throw NothingToTrainOn();
+            }
+
+            if (parts is [var chosen, var rejected])
+            {
+                var longer = chosen.Labels.Count(IsTrained).CompareTo(rejected.Labels.Count(IsTrained));
+                flags |= longer > 0 ? RowFlags.ChosenLonger : longer < 0 ? RowFlags.ChosenShorter : RowFlags.None;
+                if (chosen.Ids.SequenceEqual(rejected.Ids))
+                {
+                    flags |= RowFlags.SameAnswers;
+                    continue;
+                }
+            }
+
+            if (parts.Any(part => part.Ids.Count > config.MaxLength))
+            {
+                flags |= RowFlags.TooLong;
+                continue;
+            }
+
+            int[] ids = [.. parts.SelectMany(part => part.Ids)], labels = [.. parts.SelectMany(part => part.Labels)];
+            List<int> ends = [];
+            parts.ForEach(part => ends.Add((ends.Count == 0 ? 0 : ends[^1]) + part.Ids.Count));
+            added |= Add(ids, labels, head with { Ends = ends.Count == 1 ? null : ends, Value = judged.Value }, to);
+        }
+
+        return added ? flags : flags | RowFlags.Dropped;
+
+        static bool IsTrained(int label) => label != Example.Ignored;
+    }
+
+    /// <summary>What a row calls its kind; long names are no kinds.</summary>
+    private static string? CategoryOf(Fields fields)
+    {
+        const int Longest = 200;
+        foreach (var column in (string[])[PreferenceLayouts.Category, PreferenceLayouts.Subset])
+        {
+            if (fields.Has(column))
+            {
+                var name = Fields.Text(fields[column], column);
+                return name.Length <= Longest
+                    ? name
+                    : throw new RowException("wrong_value", $"has {name.Length} characters; a category has at most {Longest}", column);
+            }
+        }
+
+        return null;
     }
 
     /// <summary>Which of the classes a row names; null when rows have none.</summary>
@@ -148,16 +211,16 @@ internal sealed class RowConverter(
     }
 
     /// <summary>Adds sequences of at most max_length tokens.</summary>
-    private RowFlags Cut(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, int? rowClass, ConvertedRows to)
+    private RowFlags Cut(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, ExampleHead head, ConvertedRows to)
     {
         if (Example.CountTrainable(labels) == 0)
         {
             throw NothingToTrainOn();
         }
 
-        if (ids.Length > config.MaxLength && !isPretraining)
+        if (ids.Length > config.MaxLength && use != RowUse.Text)
         {
-            return Add(ids[..config.MaxLength], labels[..config.MaxLength], number, rowClass, to)
+            return Add(ids[..config.MaxLength], labels[..config.MaxLength], head, to)
                 ? RowFlags.Truncated
                 : RowFlags.Truncated | RowFlags.Dropped;
         }
@@ -166,13 +229,13 @@ internal sealed class RowConverter(
         for (var start = 0; start < ids.Length; start += config.MaxLength)
         {
             var length = Math.Min(config.MaxLength, ids.Length - start);
-            Add(ids.Slice(start, length), labels.Slice(start, length), number, rowClass, to);
+            Add(ids.Slice(start, length), labels.Slice(start, length), head, to);
         }
 
         return RowFlags.None;
     }
 
-    private bool Add(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, int number, int? rowClass, ConvertedRows to)
+    private bool Add(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, ExampleHead head, ConvertedRows to)
     {
         var trainable = Example.CountTrainable(labels);
         if (trainable == 0)
@@ -180,16 +243,22 @@ internal sealed class RowConverter(
             return false;
         }
 
-        to.Examples.Add(new(ids.Length, trainable, TokenRecord.Write(to.Records, number, rowClass, ids, labels, _narrow)));
+        to.Examples.Add(new(ids.Length, trainable, TokenRecord.Write(to.Records, head, ids, labels, _narrow)));
         return true;
     }
 
     /// <summary>What can be said of a row's text without a tokenizer. An empty answer would teach the model to say nothing.</summary>
     private void CheckTrainable(Sample sample)
     {
-        var everything = isPretraining || config.TrainOnPrompt;
+        var everything = use == RowUse.Text || (config.TrainOnPrompt && !use.IsJudged());
         switch (sample)
         {
+            case Judgements many:
+                many.All.ToList().ForEach(CheckTrainable);
+                break;
+            case JudgedAnswers judged:
+                judged.Answers.ToList().ForEach(CheckTrainable);
+                break;
             case PlainText { Text: "" }:
                 throw NothingToTrainOn("text");
             case PromptAndCompletion pair when pair.Completion.Length == 0 && (!everything || pair.Prompt.Length == 0):

@@ -1,3 +1,4 @@
+using TrainingService.Training.Data.Layouts;
 using TrainingService.Training.Data.Stored;
 
 namespace TrainingService.Training.Data;
@@ -9,6 +10,9 @@ internal sealed record SplitData(string Split)
 
     /// <summary>Null when it could not be decided.</summary>
     public string? Layout { get; init; }
+
+    /// <summary>Whether the layout holds answers that are judged.</summary>
+    public bool IsJudged => Layout is not null && RowLayout.IsJudged(Layout);
 
     public IReadOnlyList<string> IgnoredColumns { get; init; } = [];
 

@@ -14,7 +14,7 @@ namespace TrainingService.Training.Data;
 /// <param name="limits">Null: the file is read to its end.</param>
 /// <param name="records">Takes the sequences; null: nobody wants them.</param>
 internal sealed class SplitReader(
-    string split, DataConfig config, bool isPretraining, Tokenizer? tokenizer, int? vocabulary, Action<DataProgress>? progress,
+    string split, DataConfig config, RowUse use, Tokenizer? tokenizer, int? vocabulary, Action<DataProgress>? progress,
     ReadingLimits? limits = null, TokenFileWriter? records = null)
 {
     private const int RowsBeforeLayout = 20;
@@ -28,7 +28,7 @@ internal sealed class SplitReader(
     private static readonly int Threads = Math.Clamp(Environment.ProcessorCount, 1, MostThreads);
 
     private readonly bool _narrow = TokenRecord.IsNarrow(vocabulary, tokenizer?.VocabularySize);
-    private readonly SampleEncoder? _encoder = tokenizer is null ? null : new(tokenizer, isPretraining || config.TrainOnPrompt);
+    private readonly SampleEncoder? _encoder = tokenizer is null ? null : new(tokenizer, use == RowUse.Text || (config.TrainOnPrompt && !use.IsJudged()));
     private readonly RowTable _table = new();
     private readonly List<Example> _first = [];
     private readonly List<RowError> _errors = [];
@@ -65,7 +65,7 @@ internal sealed class SplitReader(
             IgnoredColumns = _layout is null ? [] : [.. _columns.Where(column => !_layout.Reads(column) && !IsClass(column)).Order()],
             OtherLayouts = _layout is null || config.Format != DataFormat.Auto
                 ? []
-                : [.. RowLayout.All.Where(other => other != _layout && other.Fits(_columns)).Select(other => other.Name)],
+                : [.. RowLayout.For(use).Where(other => other != _layout && other.Fits(_columns)).Select(other => other.Name)],
             Rows = _rows,
             ErrorCount = _errorCount,
             Errors = _errors,
@@ -155,8 +155,8 @@ internal sealed class SplitReader(
     private void TakeNow(List<Row> run, CancellationToken cancellationToken) => Take(Converter().Convert(run, cancellationToken));
 
     private RowConverter Converter() => _isDecided
-        ? _converter ??= new(config, _layout, isPretraining, tokenizer, _encoder, vocabulary)
-        : new(config, _layout, isPretraining, tokenizer, _encoder, vocabulary);
+        ? _converter ??= new(config, _layout, use, tokenizer, _encoder, vocabulary)
+        : new(config, _layout, use, tokenizer, _encoder, vocabulary);
 
     private void TakeUp() => Take(_inWork.Dequeue().GetAwaiter().GetResult());
 
@@ -212,7 +212,7 @@ internal sealed class SplitReader(
             }
 
             _columns = [.. original.Select(name => config.Columns.GetValueOrDefault(name, name))];
-            _layout = RowLayout.Of(_columns, config.Format);
+            _layout = RowLayout.Of(_columns, config.Format, use);
         }
         catch (RowException broken)
         {

@@ -34,7 +34,7 @@ public sealed class TokenCache(string folder, string? tokenizerSha256, TimeProvi
 
     /// <summary>Hash of all that decides the tokens of a file: its bytes, the ending of its name, how it is read, and this program.</summary>
     /// <param name="param">Spec member that names the file, for errors.</param>
-    internal string KeyOf(string path, string param, DataConfig config, bool isPretraining, int vocabulary, CancellationToken ct)
+    internal string KeyOf(string path, string param, DataConfig config, RowUse use, int vocabulary, CancellationToken ct)
     {
         var name = Path.GetFileName(path);
         var known = new
@@ -47,7 +47,7 @@ public sealed class TokenCache(string folder, string? tokenizerSha256, TimeProvi
             config.MaxLength,
             config.TrainOnPrompt,
             config.Classes,
-            IsPretraining = isPretraining,
+            Use = use,
             Vocabulary = vocabulary,
             Tokenizer = tokenizerSha256,
         };

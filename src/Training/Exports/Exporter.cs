@@ -48,7 +48,7 @@ public static class Exporter
         using var off = no_grad();
         using var folder = new ExportFolder(outFolder);
         var quantization = QuantizedBase.Of(adapterFolder);
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization, score: ScoreHead.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
         var baseModel = PeftFolder.Open(adapterFolder).BaseModel ?? NameOf(modelFolder);
         ProbeLogits adapted;
@@ -61,7 +61,7 @@ public static class Exporter
 
         using (adapted)
         {
-            using var fresh = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization);
+            using var fresh = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, quantization, score: ScoreHead.Of(adapterFolder));
             using var again = AdapterConfig.Saved(folder.Path).Attach(fresh, seed: 0);
             again.SetTraining(false);
             using var after = ProbeLogits.Of(fresh);
@@ -84,7 +84,7 @@ public static class Exporter
     // The adapted model and its merged form exist one after the other, so one copy of the weights is in memory at a time.
     private static Probe Fold(string modelFolder, string adapterFolder, string outFolder, string? activeClass)
     {
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, QuantizedBase.Of(adapterFolder));
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, QuantizedBase.Of(adapterFolder), score: ScoreHead.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
         using var adapter = AdapterConfig.Saved(adapterFolder, activeClass).Attach(model, seed: 0);
         adapter.SetTraining(false);

@@ -41,7 +41,7 @@ public static class LoraExporter
         var ownBase = source.Config.MakesQuantizedBase;
         var held = QuantizedBase.Of(adapterFolder);
         var quantization = ownBase ? null : held;
-        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, held);
+        using var model = CausalLm.Load(modelFolder, ScalarType.Float32, CPU, held, score: ScoreHead.Of(adapterFolder));
         using var plain = ProbeLogits.Of(model);
         Dictionary<string, (Tensor B, Tensor A)> factors;
         List<LoraLayerReport> layers;

@@ -58,11 +58,15 @@ public abstract class CausalLm : nn.Module
     /// Holds the linear layers in codes. Each weight is quantised as it is read, from float32, so that there is never more than one in full.
     /// </param>
     /// <param name="ct">Asked before each weight.</param>
+    /// <param name="score">Takes the place of the output head; null: as <c>config.json</c> says.</param>
+    /// <param name="seed">Of the weights of a score head that the folder lacks.</param>
     /// <exception cref="TrainingException">A missing or surplus tensor, a wrong shape, or a setting that is not implemented.</exception>
     public static CausalLm Load(
-        string folder, ScalarType dtype, Device device, QuantizationConfig? quantization = null, CancellationToken ct = default)
+        string folder, ScalarType dtype, Device device, QuantizationConfig? quantization = null, CancellationToken ct = default,
+        ScoreHead? score = null, long seed = 0)
     {
-        var config = HuggingFaceFolder.ReadConfig(folder);
+        var read = HuggingFaceFolder.ReadConfig(folder);
+        var config = score is null ? read : read with { Score = score };
         using var checkpoint = CheckpointFolder.Open(folder);
         var names = CheckpointNames.Match(config, checkpoint);
         RefuseDifferentHead(config, checkpoint, names);
@@ -70,6 +74,13 @@ public abstract class CausalLm : nn.Module
             weight =>
             {
                 ct.ThrowIfCancellationRequested();
+                if (ScoreHead.Owns(weight.Name))
+                {
+                    return names.TryGetValue(weight.Name, out var stored)
+                        ? checkpoint.Read(stored, ScalarType.Float32, device)
+                        : ScoreHead.New(weight, seed).to(device);
+                }
+
                 var covered = quantization is not null && QuantizationConfig.Covers(weight);
                 return covered
                     ? checkpoint.Read(names[weight.Name], ScalarType.Float32, device)
@@ -97,7 +108,9 @@ public abstract class CausalLm : nn.Module
         return config.Build(weight =>
         {
             ct.ThrowIfCancellationRequested();
-            return NewWeight(weight, config.InitializerRange, generator).to(dtype, device);
+            return ScoreHead.Owns(weight.Name)
+                ? ScoreHead.New(weight, seed).to(device)
+                : NewWeight(weight, config.InitializerRange, generator).to(dtype, device);
         });
     }
 
@@ -118,11 +131,16 @@ public abstract class CausalLm : nn.Module
     /// <summary>What the output head reads: [B, T, D], after the last norm. Parameters as of <see cref="Forward"/>.</summary>
     public abstract Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null);
 
-    /// <summary>The output head: hidden states [.., D] to logits [.., V].</summary>
-    public Tensor Head(Tensor hidden) => nn.functional.linear(hidden, HeadWeight);
+    /// <summary>The output head: hidden states [.., D] to logits [.., V], or to scores [.., outputs] where sequences are scored.</summary>
+    public Tensor Head(Tensor hidden) => Config.Score is null ? nn.functional.linear(hidden, HeadWeight) : Score(hidden);
 
     /// <summary>Weight of the output head, [V, D], which has no bias; the embedding's own when the head is tied.</summary>
     public abstract Parameter HeadWeight { get; }
+
+    /// <summary>The score head: hidden states [.., D] to scores [.., outputs], float32.</summary>
+    /// <exception cref="InvalidOperationException">The model has none.</exception>
+    public Tensor Score(Tensor hidden) =>
+        (Config.Score ?? throw new InvalidOperationException("The model has no score head.")).Run(hidden, name => _weights[name]);
 
     /// <summary>Which layers are computed again in the backward pass instead of keeping what it needs.</summary>
     public ActivationCheckpointing Checkpointing { get; set; } = ActivationCheckpointing.Off;
@@ -218,7 +236,7 @@ public abstract class CausalLm : nn.Module
     /// <summary>A tied head that is stored beside the embedding must be the same numbers, or one of the two would be dropped in silence.</summary>
     private static void RefuseDifferentHead(ModelConfig config, CheckpointFolder checkpoint, IReadOnlyDictionary<string, string> names)
     {
-        if (!config.TiesHead || names.Values.Contains(CheckpointNames.HeadName) || !checkpoint.Entries.ContainsKey(CheckpointNames.HeadName))
+        if (!config.TiesHead || config.Score is not null || names.Values.Contains(CheckpointNames.HeadName) || !checkpoint.Entries.ContainsKey(CheckpointNames.HeadName))
         {
             return;
         }

@@ -9,10 +9,10 @@ internal static class CheckpointNames
     public const string Embedding = "model.embed_tokens.weight";
     public const string HeadName = "lm_head.weight";
 
-    /// <summary>For each weight of the model, its name in the checkpoint.</summary>
+    /// <summary>For each weight of the model that a checkpoint has, its name there.</summary>
     /// <remarks>
     /// Some checkpoints were saved from the inner model and lack the prefix <c>model.</c> everywhere. Where the head is tied, either name, or
-    /// both, may be stored.
+    /// both, may be stored. A head that scores sequences may be absent as a whole: it is new then.
     /// </remarks>
     /// <exception cref="TrainingException">Missing or surplus tensors, or one with another shape or number format.</exception>
     public static IReadOnlyDictionary<string, string> Match(ModelConfig config, CheckpointFolder checkpoint)
@@ -27,10 +27,15 @@ internal static class CheckpointNames
             names[Embedding] = HeadName;
         }
 
+        if (config.Score is not null && !stored.Keys.Any(ScoreHead.Owns))
+        {
+            config.Weights.Select(weight => weight.Name).Where(ScoreHead.Owns).ToList().ForEach(name => names.Remove(name));   // a new head
+        }
+
         var missing = names.Values.Where(name => !stored.ContainsKey(name)).ToArray();
         var wanted = names.Values.ToHashSet(StringComparer.Ordinal);
         var surplus = stored.Keys
-            .Where(name => !wanted.Contains(name) && !IsBuffer(name) && !(config.TiesHead && name == HeadName)).ToArray();
+            .Where(name => !wanted.Contains(name) && !IsBuffer(name) && !((config.TiesHead || config.Score is not null) && name == HeadName)).ToArray();
         if (missing.Length + surplus.Length > 0)
         {
             throw TrainingException.InvalidData(
@@ -42,7 +47,7 @@ internal static class CheckpointNames
                 missing.Concat(surplus).First());
         }
 
-        foreach (var weight in config.Weights)
+        foreach (var weight in config.Weights.Where(weight => names.ContainsKey(weight.Name)))
         {
             CheckEntry(weight, stored[names[weight.Name]]);
         }

@@ -22,7 +22,7 @@ internal sealed class ConfigReader
         "chunk_size_feed_forward", "cross_attention_hidden_size", "max_window_layers", "output_attentions", "output_hidden_states",
         "return_dict", "tie_encoder_decoder", "pruned_heads", "use_flash_attn", "use_flash_attention", "use_flash_attention_2",
         "_flash_attn_2_enabled", "classifier_dropout", "num_logits_to_keep", "original_max_position_embeddings",
-        "remove_invalid_values", "renormalize_logits",
+        "remove_invalid_values", "renormalize_logits", "score_layers",
     };
 
     private readonly JsonElement _members;
@@ -59,9 +59,10 @@ internal sealed class ConfigReader
         }
 
         var architecture = list[0].GetString()!;
+        var decoder = architecture.Replace("ForSequenceClassification", "ForCausalLM", StringComparison.Ordinal);
         if (modelType is not null
-            && LlamaConfig.Architectures.Contains(architecture)
-            && LlamaConfig.ByModelType.GetValueOrDefault(modelType) != architecture)
+            && LlamaConfig.Architectures.Contains(decoder)
+            && LlamaConfig.ByModelType.GetValueOrDefault(modelType) != decoder)
         {
             throw Refuse("model_type", $"\"{modelType}\"", $"it does not belong to {architecture}");
         }

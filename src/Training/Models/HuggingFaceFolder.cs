@@ -165,6 +165,7 @@ public static class HuggingFaceFolder
             _ => "float32",
         };
         config[config.ContainsKey("dtype") ? "dtype" : "torch_dtype"] = dtype;
+        model.Config.Score?.Write(config, model.Config.Architecture);
         return config.ToJsonString(Indented);
     }
 

@@ -193,9 +193,14 @@ public sealed record LlamaConfig : ModelConfig
         }
 
         yield return new("model.norm.weight", [HiddenSize], false);
-        if (!TiesHead)
+        if (!TiesHead && Score is null)
         {
             yield return new("lm_head.weight", [VocabularySize, HiddenSize], true);
+        }
+
+        foreach (var weight in Score?.Weights(HiddenSize) ?? [])
+        {
+            yield return weight;
         }
     }
 

@@ -9,7 +9,7 @@ namespace TrainingService.Training.Models;
 internal sealed class LlamaModel : CausalLm
 {
     private readonly Parameter _embedding;   // [V, D]
-    private readonly Parameter _head;        // [V, D]; the embedding itself when tied
+    private readonly Parameter? _head;       // [V, D]; the embedding itself when tied, nothing where sequences are scored
     private readonly LlamaLayer[] _layers;
     private readonly RmsNorm _norm;
     private readonly Rope _rope;
@@ -20,7 +20,7 @@ internal sealed class LlamaModel : CausalLm
     {
         var weights = NamedWeights().ToDictionary(weight => weight.Name, weight => weight.Parameter, StringComparer.Ordinal);
         _embedding = weights["model.embed_tokens.weight"];
-        _head = config.TiesHead ? _embedding : weights["lm_head.weight"];
+        _head = config.TiesHead ? _embedding : weights.GetValueOrDefault("lm_head.weight");
         _norm = new(weights["model.norm.weight"], config.NormEpsilon);
         _layers = [.. Enumerable.Range(0, config.LayerCount).Select(index => new LlamaLayer(config, index, weights, MakeLinear, _linears))];
         _rope = new(config.Rope.Frequencies(config.HeadWidth), _embedding.device);
@@ -39,7 +39,8 @@ internal sealed class LlamaModel : CausalLm
         return Run(inputIds, positions, segments is null ? null : SegmentMask(segments), cache: null).MoveToOuterDisposeScope();
     }
 
-    public override Parameter HeadWeight => _head;
+    public override Parameter HeadWeight =>
+        _head ?? throw new InvalidOperationException("The model scores sequences and has no output head.");
 
     /// <summary>What each token of packed rows sees.</summary>
     /// <param name="segments">[B, T]; 0 on padding.</param>

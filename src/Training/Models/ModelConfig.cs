@@ -57,7 +57,12 @@ public abstract record ModelConfig
     /// <summary>The document that was parsed, kept whole so that a saved model keeps members that do not concern us.</summary>
     public required string SourceJson { get; init; }
 
-    /// <summary>Every tensor that the model owns, by checkpoint name; <c>lm_head.weight</c> only when the head is not tied.</summary>
+    /// <summary>What scores whole sequences in place of the output head; null: the output head scores the next token.</summary>
+    public ScoreHead? Score { get; init; }
+
+    /// <summary>
+    /// Every tensor that the model owns, by checkpoint name; <c>lm_head.weight</c> only when there is an output head and it is not tied.
+    /// </summary>
     public abstract IReadOnlyList<WeightShape> Weights { get; }
 
     /// <summary>How many numbers the model holds.</summary>
@@ -76,8 +81,10 @@ public abstract record ModelConfig
             using var document = JsonDocument.Parse(configJson, new() { MaxDepth = 32, AllowDuplicateProperties = false });
             var members = new ConfigReader(document.RootElement);
             var architecture = members.Architecture();
-            return LlamaConfig.Architectures.Contains(architecture)
-                ? LlamaConfig.Read(architecture, members, configJson)
+            const string Scoring = "ForSequenceClassification";
+            var decoder = architecture.EndsWith(Scoring, StringComparison.Ordinal) ? architecture[..^Scoring.Length] + "ForCausalLM" : architecture;
+            return LlamaConfig.Architectures.Contains(decoder)
+                ? LlamaConfig.Read(decoder, members, configJson) with { Score = decoder == architecture ? null : ScoreHead.Read(members) }
                 : throw ConfigReader.Refuse(
                     "architectures", $"\"{architecture}\"", $"use one of {string.Join(", ", LlamaConfig.Architectures)}");
         }

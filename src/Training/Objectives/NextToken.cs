@@ -14,15 +14,10 @@ public static class NextToken
     public static BatchLoss Measure(CausalLm model, Batch batch, Device device)
     {
         using var scope = NewDisposeScope();
-        var shape = new long[] { batch.Size, batch.Length };
-        var inputIds = DeviceCopy.To(tensor(batch.InputIds, shape), device);
-        var positions = DeviceCopy.To(tensor(batch.Positions, shape), device);
-        var segments = batch.Segments is null ? null : DeviceCopy.To(tensor(batch.Segments, shape), device);
-
         // The head is the widest product of a small model: it runs only where there is something to predict.
         var targets = TokenLoss.Targets(batch.Labels, batch.Length);
         var labelled = Enumerable.Range(0, targets.Length).Where(index => targets[index] != Example.Ignored).ToArray();
-        var hidden = model.HiddenStates(inputIds, positions, segments);   // [B, T, D]
+        var hidden = BatchInput.HiddenStates(model, batch, device);   // [B, T, D]
         var rows = hidden.reshape(-1, hidden.shape[^1]).index_select(0, DeviceCopy.To(tensor(labelled), device));
         var wanted = DeviceCopy.To(tensor(Array.ConvertAll(labelled, index => targets[index])), device);
         var (sum, correct) = LinearCrossEntropy.Sum(rows, model.HeadWeight, wanted, BackwardPass.OfThisThread);

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using static TorchSharp.torch;
@@ -9,17 +10,38 @@ namespace TrainingService.Training.Objectives;
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "type")]
 [JsonDerivedType(typeof(SftConfig), "sft")]
 [JsonDerivedType(typeof(PretrainingConfig), "pretraining")]
+[JsonDerivedType(typeof(RewardConfig), "reward")]
 public abstract record ObjectiveConfig
 {
+    /// <summary>What is made of a row.</summary>
+    internal virtual RowUse Use => RowUse.Answers;
+
+    /// <summary>What the output head of the model has to be; null: the scores of the next token.</summary>
+    internal virtual ScoreHead? Score => null;
+
+    /// <summary>A model as this objective needs it: with its score head.</summary>
+    public ModelConfig On(ModelConfig model) => Score is null ? model : model with { Score = Score };
+
+    /// <summary>Name of the share of items that are right.</summary>
+    internal virtual string Accuracy => "token_accuracy";
+
+    /// <summary>Whether the items are tokens.</summary>
+    internal static bool IsOfTokens(ObjectiveConfig objective) => objective.Accuracy == "token_accuracy";
+
+    /// <summary>Names of the means over the items in <see cref="BatchLoss.Figures"/>.</summary>
+    internal virtual IReadOnlyList<string> Figures => [];
+
     /// <summary>How many items the loss of a batch is summed over; the loss of a step is divided by the total over its batches.</summary>
     public virtual long Weight(Batch batch) => batch.TrainableTokens;
 
     /// <summary>Runs the model on a batch.</summary>
+    /// <param name="adapter">What trains; null: nothing yet.</param>
     /// <returns>Tensors in the caller's dispose scope.</returns>
-    public abstract BatchLoss Measure(CausalLm model, Batch batch, Device device);
+    public abstract BatchLoss Measure(CausalLm model, Adapter? adapter, Batch batch, Device device);
 }
 
 /// <summary>What an objective says of one batch.</summary>
 /// <param name="Sum">Loss summed over the batch's items, float32 scalar with gradient, nats.</param>
 /// <param name="Correct">Items predicted right, int64 scalar without gradient.</param>
-public readonly record struct BatchLoss(Tensor Sum, Tensor Correct);
+/// <param name="Figures">Sums over the items of what <see cref="ObjectiveConfig.Figures"/> names, [figures], float32 without gradient; null: none.</param>
+public readonly record struct BatchLoss(Tensor Sum, Tensor Correct, Tensor? Figures = null);

@@ -1,3 +1,4 @@
+using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using static TorchSharp.torch;
@@ -12,5 +13,7 @@ namespace TrainingService.Training.Objectives;
     Paper = "Radford et al. 2018, Improving Language Understanding by Generative Pre-Training, equation 1")]
 public sealed record PretrainingConfig : ObjectiveConfig
 {
-    public override BatchLoss Measure(CausalLm model, Batch batch, Device device) => NextToken.Measure(model, batch, device);
+    internal override RowUse Use => RowUse.Text;
+
+    public override BatchLoss Measure(CausalLm model, Adapter? adapter, Batch batch, Device device) => NextToken.Measure(model, batch, device);
 }

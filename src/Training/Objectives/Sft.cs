@@ -1,3 +1,4 @@
+using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using static TorchSharp.torch;
@@ -13,5 +14,5 @@ namespace TrainingService.Training.Objectives;
     Arxiv = "2203.02155")]
 public sealed record SftConfig : ObjectiveConfig
 {
-    public override BatchLoss Measure(CausalLm model, Batch batch, Device device) => NextToken.Measure(model, batch, device);
+    public override BatchLoss Measure(CausalLm model, Adapter? adapter, Batch batch, Device device) => NextToken.Measure(model, batch, device);
 }

@@ -49,7 +49,7 @@ public static class SpectraWriter
         using var weights = LinearWeights.Open(modelFolder);
         if (adapterFolder is not null)
         {
-            using var model = CausalLm.Load(modelFolder, weights.DType, CPU, QuantizedBase.Of(adapterFolder));
+            using var model = CausalLm.Load(modelFolder, weights.DType, CPU, QuantizedBase.Of(adapterFolder), score: ScoreHead.Of(adapterFolder));
             using var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0);
             return Write(adapter, outFolder, limits: limits);
         }

@@ -177,18 +177,31 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     }
 
     /// <summary>The names of <c>metrics.jsonl</c>, so that a figure is called the same everywhere.</summary>
-    private static Dictionary<string, double?> MetricsOf(StepReport step) => new()
+    private static Dictionary<string, double?> MetricsOf(StepReport step)
     {
-        ["train/loss"] = step.Loss,
-        ["train/token_accuracy"] = step.TokenAccuracy,
-        ["learning_rate"] = step.LearningRate,
-        ["grad_norm"] = step.GradNorm,
-        ["tokens_per_second"] = step.TokensPerSecond,
-        ["tokens_seen"] = step.TokensSeen,
-        ["trained_tokens"] = step.TrainedTokens,
-        ["memory_bytes"] = step.MemoryBytes,
-        ["epoch"] = step.Epoch,
-    };
+        var values = new Dictionary<string, double?>
+        {
+            ["train/loss"] = step.Loss,
+            ["learning_rate"] = step.LearningRate,
+            ["grad_norm"] = step.GradNorm,
+            ["tokens_per_second"] = step.TokensPerSecond,
+            ["tokens_seen"] = step.TokensSeen,
+            ["trained_tokens"] = step.TrainedTokens,
+            ["memory_bytes"] = step.MemoryBytes,
+            ["epoch"] = step.Epoch,
+        };
+        if (step.TokenAccuracy is { } accuracy)
+        {
+            values["train/token_accuracy"] = accuracy;
+        }
+
+        foreach (var (name, value) in step.Figures ?? new Dictionary<string, double>())
+        {
+            values[name] = value;
+        }
+
+        return values;
+    }
 
     /// <summary>The newest step of a batch stands for all of it in the job's story; every step is among the metrics.</summary>
     private static EventLine StepEvent(StepReport step, DateTimeOffset now) => new(
@@ -200,7 +213,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             ["step"] = step.Step,
             ["total_steps"] = step.TotalSteps,
             ["train_loss"] = step.Loss,
-            ["train_mean_token_accuracy"] = step.TokenAccuracy,
+            ["train_mean_token_accuracy"] = step.TokenAccuracy ?? step.Figures?.GetValueOrDefault("train/accuracy"),
             ["learning_rate"] = step.LearningRate,
             ["grad_norm"] = step.GradNorm,
             ["tokens_per_second"] = step.TokensPerSecond,

@@ -50,7 +50,8 @@ internal sealed class LoadedModel : IDisposable
     public static LoadedModel Open(DirectoryInfo model, DirectoryInfo? adapter, string? activeClass = null)
     {
         var quantization = adapter is null ? null : QuantizedBase.Of(adapter.FullName);
-        var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization);
+        var loaded = CausalLm.Load(model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization,
+            score: adapter is null ? null : ScoreHead.Of(adapter.FullName));
         if (adapter is null)
         {
             return new(loaded, null);

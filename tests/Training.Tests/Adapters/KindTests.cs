@@ -101,7 +101,7 @@ public class KindTests(TaughtClasses taught) : AdapterContract, IClassFixture<Ta
         var batch = plan.Collate(plan.ForEpoch(0)[0]);
         using (adapter.BeginBatch(batch))
         {
-            BackwardPass.OfThisThread.Run(new SftConfig().Measure(model, batch, CPU).Sum);
+            BackwardPass.OfThisThread.Run(new SftConfig().Measure(model, null, batch, CPU).Sum);
         }
 
         foreach (var trained in adapter.Trainable)
@@ -302,7 +302,7 @@ public class KindTests(TaughtClasses taught) : AdapterContract, IClassFixture<Ta
         using var off = no_grad();
         var plan = new BatchPlan(rows, batchSize: 4, padId: 0, packTo: null, shuffleSeed: null);
         var batch = plan.Collate(plan.ForEpoch(0)[0]);
-        return new SftConfig().Measure(model, batch, CPU).Sum.item<float>() / batch.TrainableTokens;
+        return new SftConfig().Measure(model, null, batch, CPU).Sum.item<float>() / batch.TrainableTokens;
     }
 
     private static string Saved(Adapter adapter)

@@ -69,7 +69,7 @@ internal sealed class SampleTask
     private static Tensor LossOf(CausalLm model, IEnumerable<Row> rows)
     {
         var batch = BatchOf([.. rows]);
-        return new SftConfig().Measure(model, batch, CPU).Sum / (double)batch.TrainableTokens;
+        return new SftConfig().Measure(model, null, batch, CPU).Sum / (double)batch.TrainableTokens;
     }
 
     private static Batch BatchOf(IReadOnlyList<Row> rows)

@@ -33,8 +33,8 @@ public sealed class DataMemoryTests
     {
         var before = measure ? GC.GetTotalMemory(forceFullCollection: true) : 0;
         using var data = DataSets.Prepare(
-            new() { Train = file.Path }, false, tokenizer: null, 60_000, 1, progress: null, TestContext.Current.CancellationToken);
-        var plan = BatchPlan.ForTraining(data.Train, new() { Train = "" }, batchSize: 8, padId: 0, seed: 1);
+            new() { Train = file.Path }, RowUse.Answers, tokenizer: null, 60_000, 1, progress: null, TestContext.Current.CancellationToken);
+        var plan = BatchPlan.ForTraining(data.Train, new() { Train = "" }, RowUse.Answers, batchSize: 8, padId: 0, seed: 1);
         var epoch = plan.ForEpoch(1);
         Assert.Equal(Rows, data.Train.Count);
         var growth = measure ? GC.GetTotalMemory(forceFullCollection: true) - before : 0;

@@ -75,7 +75,7 @@ public sealed class DataSetsTests
         // which nothing predicts.
         using var file = new TextFile("a.jsonl", Lines("abcdefghij", "abc", "abcd"));
 
-        var data = file.Prepare(new() { Train = "", MaxLength = 5 }, isPretraining: true);
+        var data = file.Prepare(new() { Train = "", MaxLength = 5 }, use: RowUse.Text);
 
         Assert.Equal([5, 5, 2, 5, 5], data.Train.Select(example => example.InputIds.Length));
         Assert.Equal([1, 1, 1, 2, 3], data.Train.Select(example => example.Row));
@@ -142,7 +142,7 @@ public sealed class DataSetsTests
 
         var report = file.Validate();
         var error = Assert.Throws<TrainingException>(() => DataSets.Prepare(
-            new() { Train = file.Path }, false, tokenizer: null, 256, 1, progress: null, TestContext.Current.CancellationToken));
+            new() { Train = file.Path }, RowUse.Answers, tokenizer: null, 256, 1, progress: null, TestContext.Current.CancellationToken));
 
         Assert.Equal((2, null), (report.Train.UsedRows, report.Train.Tokens));
         Assert.True(report.IsUsable);
@@ -246,7 +246,7 @@ public sealed class DataSetsTests
         using var file = new TextFile("a.jsonl", Lines([.. Enumerable.Repeat("x", 50)]));
 
         Assert.Throws<OperationCanceledException>(() => DataSets.Prepare(
-            new() { Train = file.Path }, false, new CharacterTokenizer(), 256, 1, progress: null, new CancellationToken(canceled: true)));
+            new() { Train = file.Path }, RowUse.Answers, new CharacterTokenizer(), 256, 1, progress: null, new CancellationToken(canceled: true)));
     }
 
     private static string Lines(params string[] texts) => string.Concat(texts.Select(text => $"{{\"text\": \"{text}\"}}\n"));

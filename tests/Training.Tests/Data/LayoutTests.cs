@@ -109,7 +109,7 @@ public sealed class LayoutTests
         using var file = new TextFile("a.jsonl", row);
 
         var sft = Assert.Single(file.Prepare(new() { Train = "", TrainOnPrompt = true }).Train);
-        var pretraining = Assert.Single(file.Prepare(isPretraining: true).Train);
+        var pretraining = Assert.Single(file.Prepare(use: RowUse.Text).Train);
 
         Assert.Equal(sft.InputIds, sft.Labels);
         Assert.Equal(sft.InputIds, pretraining.Labels);
@@ -162,7 +162,7 @@ public sealed class LayoutTests
             """);
 
         var data = DataSets.Prepare(
-            new() { Train = file.Path }, isPretraining: false, tokenizer: null, modelVocabulary: 8, seed: 1, progress: null,
+            new() { Train = file.Path }, use: RowUse.Answers, tokenizer: null, modelVocabulary: 8, seed: 1, progress: null,
             TestContext.Current.CancellationToken);
 
         Assert.Equal([[5, 6, 7], [5, 6, 7], [5, 6]], data.Train.Select(example => example.InputIds));

@@ -77,5 +77,5 @@ public sealed class RealDataTests
     private static Tokenizer Gpt2() => Tokenizer.Load(SharedData.Path("data", "tokenizers", "gpt2"));
 
     private static PreparedData Prepare(DataConfig config, Tokenizer tokenizer) => DataSets.Prepare(
-        config, isPretraining: false, tokenizer, tokenizer.VocabularySize, seed: 1, progress: null, TestContext.Current.CancellationToken);
+        config, use: RowUse.Answers, tokenizer, tokenizer.VocabularySize, seed: 1, progress: null, TestContext.Current.CancellationToken);
 }

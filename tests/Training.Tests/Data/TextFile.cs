@@ -35,13 +35,13 @@ internal sealed class TextFile : IDisposable
     }
 
     public DataReport Validate(DataConfig? config = null, Tokenizer? tokenizer = null, int? vocabulary = null) =>
-        DataSets.Validate(Path, config, tokenizer, vocabulary, isPretraining: false, cancellationToken: TestContext.Current.CancellationToken);
+        DataSets.Validate(Path, config, tokenizer, vocabulary, use: RowUse.Answers, cancellationToken: TestContext.Current.CancellationToken);
 
     /// <summary>The rows of this file as a run would see them; other members of <paramref name="config"/> are kept.</summary>
     public PreparedData Prepare(
-        DataConfig? config = null, Tokenizer? tokenizer = null, bool isPretraining = false, int vocabulary = 256, int seed = 1) =>
+        DataConfig? config = null, Tokenizer? tokenizer = null, RowUse use = RowUse.Answers, int vocabulary = 256, int seed = 1) =>
         DataSets.Prepare(
-            (config ?? new DataConfig { Train = Path }) with { Train = Path }, isPretraining, tokenizer ?? new CharacterTokenizer(), vocabulary, seed,
+            (config ?? new DataConfig { Train = Path }) with { Train = Path }, use, tokenizer ?? new CharacterTokenizer(), vocabulary, seed,
             progress: null, TestContext.Current.CancellationToken);
 
     public void Dispose() => _folder.Delete(recursive: true);

@@ -95,7 +95,7 @@ public sealed class TokenCacheTests
 
         Assert.Throws<TrainingException>(() => Prepare(broken, folder, out _));
         Assert.ThrowsAny<OperationCanceledException>(() => DataSets.Prepare(
-            new() { Train = rows.Path }, false, new CharacterTokenizer(), 256, 1, _ => stop.Cancel(), stop.Token, new TokenCache(folder.Path, "t")));
+            new() { Train = rows.Path }, RowUse.Answers, new CharacterTokenizer(), 256, 1, _ => stop.Cancel(), stop.Token, new TokenCache(folder.Path, "t")));
 
         Assert.Empty(Directory.GetFileSystemEntries(folder.Path));
     }
@@ -110,7 +110,7 @@ public sealed class TokenCacheTests
             """);
 
         using var data = DataSets.Prepare(
-            new() { Train = file.Path }, false, null, 100_000, 1, null, TestContext.Current.CancellationToken, new TokenCache(folder.Path, null));
+            new() { Train = file.Path }, RowUse.Answers, null, 100_000, 1, null, TestContext.Current.CancellationToken, new TokenCache(folder.Path, null));
 
         Assert.Equal([[5, 70000, 7], [1, 2, 3, 99999]], data.Train.Select(example => example.InputIds));
         Assert.Equal([[6, -100, 8], [-100, 2, -100, 99999]], data.Train.Select(example => example.Labels));
@@ -137,7 +137,7 @@ public sealed class TokenCacheTests
     {
         var calls = 0;
         var data = DataSets.Prepare(
-            (config ?? new() { Train = "" }) with { Train = file.Path }, false, new CharacterTokenizer(), 256, 1, _ => calls++,
+            (config ?? new() { Train = "" }) with { Train = file.Path }, RowUse.Answers, new CharacterTokenizer(), 256, 1, _ => calls++,
             TestContext.Current.CancellationToken, new TokenCache(folder.Path, tokenizerSha256));
         read = calls;
         return data;

@@ -32,7 +32,7 @@ public sealed class FormatFuzzTests : IDisposable
         Fuzz(Encoding.UTF8.GetBytes(text), 1, bytes =>
         {
             File.WriteAllBytes(path, bytes);
-            var report = DataSets.Validate(path, null, tokenizer, 256, isPretraining: false, cancellationToken: TestContext.Current.CancellationToken);
+            var report = DataSets.Validate(path, null, tokenizer, 256, use: RowUse.Answers, cancellationToken: TestContext.Current.CancellationToken);
             errors += report.ErrorCount;
             Assert.All(report.Errors, error => Assert.InRange(error.Message.Length, 5, 1100));
         });
@@ -47,7 +47,7 @@ public sealed class FormatFuzzTests : IDisposable
         Fuzz(TextFile.Gzip(Encoding.UTF8.GetBytes(text)), 2, bytes =>
         {
             File.WriteAllBytes(path, bytes);
-            DataSets.Validate(path, null, null, null, isPretraining: false, cancellationToken: TestContext.Current.CancellationToken);
+            DataSets.Validate(path, null, null, null, use: RowUse.Answers, cancellationToken: TestContext.Current.CancellationToken);
         });
     }
 

@@ -127,7 +127,7 @@ public sealed class PromptStopTests
     {
         set_num_threads(1);
         var spec = Spec(folder) with { Objective = objective, Checkpoints = new() { EverySteps = 1, Keep = 9 }, Evaluation = new() { EverySteps = 9 } };
-        var data = DataSets.Prepare(spec.Data, isPretraining: false, tokenizer: null, 256, spec.Seed, progress: null, CancellationToken.None);
+        var data = DataSets.Prepare(spec.Data, use: RowUse.Answers, tokenizer: null, 256, spec.Seed, progress: null, CancellationToken.None);
         using var model = CausalLm.Load(spec.Model, ScalarType.Float32, CPU);
         using var adapter = spec.Adapter.Attach(model, spec.Seed);
         using var parameters = new FlatParameters(adapter.Trainable);
@@ -140,7 +140,7 @@ public sealed class PromptStopTests
             Adapter = adapter,
             Parameters = parameters,
             Optimizer = optimizer,
-            Plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, 2, 0, spec.Seed), spec.Schedule with { MaxSteps = 3 }),
+            Plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, RowUse.Answers, 2, 0, spec.Seed), spec.Schedule with { MaxSteps = 3 }),
             Validation = isEvaluated ? data.Train : [],
             Checkpoints = new CheckpointStore(folder.In(work), "adapter", 9),
             CardOf = _ => new ModelCard("tiny"),
@@ -159,7 +159,7 @@ public sealed class PromptStopTests
 
         public int Batches { get; private set; }
 
-        public override BatchLoss Measure(CausalLm model, Batch batch, Device device)
+        public override BatchLoss Measure(CausalLm model, Adapter? adapter, Batch batch, Device device)
         {
             if (++Batches == StopAt)
             {

@@ -1,4 +1,5 @@
 using TrainingService.Training.Adapters;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using static TorchSharp.torch;
 
@@ -50,7 +51,7 @@ public sealed class RunFailureTests
         File.WriteAllText(
             folder.In("new", "config.json"),
             config.Replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 1000").Replace("\"intermediate_size\": 96", "\"intermediate_size\": 1000000"));
-        var spec = Spec(folder) with { Model = folder.In("new"), Objective = new Objectives.PretrainingConfig(), Adapter = new FullConfig() };
+        var spec = Spec(folder) with { Model = folder.In("new"), Objective = new PretrainingConfig(), Adapter = new FullConfig() };
 
         var error = Assert.Throws<TrainingException>(() => folder.Run(spec));
 

@@ -23,15 +23,20 @@ internal static class ConversationLayouts
         var list = fields.List("conversations");
         for (var i = 0; i < list.Count; i++)
         {
-            var field = $"conversations[{i}]";
-            var turn = Object(list[i], field);
-            // Some publishers put messages under the name conversations.
-            var (roleName, textName) = turn.Has("from") ? ("from", "value") : ("role", "content");
-            var role = Role(Fields.Text(turn[roleName], $"{field}.{roleName}"), $"{field}.{roleName}");
-            turns.Add(new(new ChatMessage(role, Fields.Text(turn[textName], $"{field}.{textName}")), role == "assistant"));
+            turns.Add(ShareGptTurn(list[i], $"conversations[{i}]"));
         }
 
         return new Conversation(NotEmpty(turns, "conversations"), Tools(fields, "tools"));
+    }
+
+    /// <summary>One turn of ShareGPT's form.</summary>
+    public static Turn ShareGptTurn(JsonElement value, string field)
+    {
+        var turn = Fields.Object(value, field);
+        // Some publishers put messages under the name conversations.
+        var (roleName, textName) = turn.Has("from") ? ("from", "value") : ("role", "content");
+        var role = Role(Fields.Text(turn[roleName], $"{field}.{roleName}"), $"{field}.{roleName}");
+        return new(new ChatMessage(role, Fields.Text(turn[textName], $"{field}.{textName}")), role == "assistant");
     }
 
     /// <summary>Messages in OpenAI's form. <c>weight</c> 0 (or <c>train</c> false) keeps an assistant's turn from carrying loss.</summary>
@@ -41,7 +46,7 @@ internal static class ConversationLayouts
         for (var i = 0; i < list.Count; i++)
         {
             var field = $"{name}[{i}]";
-            var message = Object(list[i], field);
+            var message = Fields.Object(list[i], field);
             var role = Role(Fields.Text(message["role"], field + ".role"), field + ".role");
             var extra = new Dictionary<string, JsonElement>();
             foreach (var member in new[] { "name", "tool_calls", "tool_call_id", "function_call" })
@@ -92,10 +97,6 @@ internal static class ConversationLayouts
     private static IReadOnlyList<Turn> NotEmpty(IReadOnlyList<Turn> turns, string field) =>
         turns.Count > 0 ? turns : throw new RowException("empty_conversation", "holds no turns", field);
 
-    private static Fields Object(JsonElement value, string field) => value.ValueKind == JsonValueKind.Object
-        ? new(value.EnumerateObject().ToDictionary(member => member.Name, member => member.Value), field)
-        : throw new RowException("wrong_type", $"must be an object, found {Fields.Describe(value)}", field);
-
     /// <summary>Role names of OpenAI's and ShareGPT's dialects, as chat templates know them. A developer turn is a system turn under its
     /// newer name, which few templates know.</summary>
     private static string Role(string role, string field) => role.ToUpperInvariant() switch
@@ -125,7 +126,7 @@ internal static class ConversationLayouts
         for (var i = 0; i < parts.Count; i++)
         {
             var at = $"{field}[{i}]";
-            var part = Object(parts[i], at);
+            var part = Fields.Object(parts[i], at);
             var type = part.Has("type") ? Fields.Text(part["type"], at + ".type") : "text";
             if (type != "text")
             {

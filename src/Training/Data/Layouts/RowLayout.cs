@@ -1,3 +1,4 @@
+using System.Text.Json;
 using TrainingService.Training.Data.Rows;
 
 namespace TrainingService.Training.Data.Layouts;
@@ -8,8 +9,8 @@ namespace TrainingService.Training.Data.Layouts;
 internal sealed record RowLayout(
     string Name, DataFormat Format, IReadOnlyList<string> Required, IReadOnlyList<string> Optional, Func<Fields, Sample> Read)
 {
-    /// <summary>Every layout, the more telling columns first: data sets often carry a rendered <c>text</c> beside the parts it was made of.</summary>
-    public static readonly IReadOnlyList<RowLayout> All =
+    /// <summary>Rows of one sequence, the more telling columns first: data sets often carry a rendered <c>text</c> beside the parts it was made of.</summary>
+    private static readonly IReadOnlyList<RowLayout> Sequences =
     [
         new("tokenized", DataFormat.Tokenized, ["input_ids"], ["labels", "attention_mask"], TokenizedLayout.Read),
         new("messages", DataFormat.Messages, ["messages"], ["tools", "functions"], ConversationLayouts.ReadMessages),
@@ -21,6 +22,18 @@ internal sealed record RowLayout(
         new("text", DataFormat.Text, ["text"], [], fields => new PlainText(fields.Text("text"))),
     ];
 
+    /// <summary>Every layout that an objective can read.</summary>
+    public static IReadOnlyList<RowLayout> For(RowUse use) => use switch
+    {
+        RowUse.Pairs => PreferenceLayouts.Pairs,
+        RowUse.Verdicts => PreferenceLayouts.Verdicts,
+        RowUse.Scores => PreferenceLayouts.Scores,
+        _ => Sequences,
+    };
+
+    /// <summary>Whether a layout of that name holds answers that are judged.</summary>
+    public static bool IsJudged(string name) => !Sequences.Any(layout => layout.Name == name);
+
     public bool Fits(IReadOnlySet<string> columns) => Required.All(columns.Contains);
 
     public bool Reads(string column) => Required.Contains(column) || Optional.Contains(column);
@@ -28,9 +41,17 @@ internal sealed record RowLayout(
     /// <summary>The layout of a file with these columns.</summary>
     /// <param name="columns">Column names after renaming.</param>
     /// <exception cref="RowException">None fits; the message names the nearest and what it lacks.</exception>
-    public static RowLayout Of(IReadOnlySet<string> columns, DataFormat format)
+    public static RowLayout Of(IReadOnlySet<string> columns, DataFormat format, RowUse use)
     {
-        var admitted = All.Where(layout => format == DataFormat.Auto || layout.Format == format).ToList();
+        var readable = For(use);
+        var admitted = readable.Where(layout => format == DataFormat.Auto || layout.Format == format).ToList();
+        if (admitted.Count == 0)
+        {
+            throw new RowException(
+                "unknown_layout", $"data.format is {JsonNamingPolicy.SnakeCaseLower.ConvertName(format.ToString())}, which this objective does not read; "
+                + "use auto, or " + string.Join(" or ", readable.Select(layout => JsonNamingPolicy.SnakeCaseLower.ConvertName(layout.Format.ToString())).Distinct()));
+        }
+
         if (admitted.Find(layout => layout.Fits(columns)) is { } found)
         {
             return found;
@@ -40,10 +61,10 @@ internal sealed record RowLayout(
         var missing = nearest.Required.Where(name => !columns.Contains(name)).Select(name => $"'{name}'").ToList();
         var lacks = (missing.Count == 1 ? "column " : "columns ") + string.Join(" and ", missing);
         var seen = string.Join(", ", columns.Take(12).Select(column => $"'{column}'"));
-        if (columns.Contains("chosen") && columns.Contains("rejected"))
+        if (!use.IsJudged() && columns.Contains("chosen") && columns.Contains("rejected"))
         {
             throw new RowException(
-                "unknown_layout", $"the columns ({seen}) hold preference pairs, which this objective does not train on; "
+                "unknown_layout", $"the columns ({seen}) hold preference pairs, which this objective does not train on: use reward or dpo; "
                 + $"the nearest layout is {nearest.Name}, which needs {lacks}");
         }
 

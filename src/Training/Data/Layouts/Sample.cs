@@ -52,6 +52,14 @@ internal sealed record Conversation(IReadOnlyList<Turn> Turns, JsonElement? Tool
     }
 }
 
+/// <summary>Answers to one prompt that are judged as wholes.</summary>
+/// <param name="Answers">Prompt and answer each: the better one first of two, or one.</param>
+/// <param name="Value">See <see cref="Example.Value"/>.</param>
+internal sealed record JudgedAnswers(IReadOnlyList<Sample> Answers, float? Value) : Sample;
+
+/// <summary>A row that says several things of the answers to its prompt.</summary>
+internal sealed record Judgements(IReadOnlyList<JudgedAnswers> All) : Sample;
+
 /// <param name="Trained">Whether an assistant's turn carries loss.</param>
 internal sealed record Turn(ChatMessage Message, bool Trained)
 {

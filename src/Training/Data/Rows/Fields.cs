@@ -20,6 +20,14 @@ internal sealed class Fields(IReadOnlyDictionary<string, JsonElement> columns, s
     /// <summary>The elements of an array; in CSV, where every value is text, of the JSON array that the text spells.</summary>
     public IReadOnlyList<JsonElement> List(string name) => List(this[name], name);
 
+    /// <summary>The members of an object.</summary>
+    public Fields Object(string name) => Object(this[name], path is null ? name : $"{path}.{name}");
+
+    /// <inheritdoc cref="Object(string)"/>
+    public static Fields Object(JsonElement value, string field) => value.ValueKind == JsonValueKind.Object
+        ? new(value.EnumerateObject().ToDictionary(member => member.Name, member => member.Value), field)
+        : throw new RowException("wrong_type", $"must be an object, found {Describe(value)}", field);
+
     public static string Text(JsonElement value, string field)
     {
         if (value.ValueKind != JsonValueKind.String)

@@ -2,7 +2,7 @@ namespace TrainingService.Training.Data.Stored;
 
 /// <summary>What the report counts of one row.</summary>
 [Flags]
-internal enum RowFlags : byte
+internal enum RowFlags : ushort
 {
     None = 0,
     Truncated = 1,
@@ -13,6 +13,16 @@ internal enum RowFlags : byte
     ShiftsLabels = 8,
     IsConversation = 16,
     LacksEndOfText = 32,
+
+    /// <summary>A pair of answers of which one is longer than a sequence may be; it is left out.</summary>
+    TooLong = 64,
+
+    /// <summary>A pair of equal answers, which says nothing; it is left out.</summary>
+    SameAnswers = 128,
+
+    /// <summary>By tokens of the answer.</summary>
+    ChosenLonger = 256,
+    ChosenShorter = 512,
 }
 
 /// <summary>One row without errors.</summary>

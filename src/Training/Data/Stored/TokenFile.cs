@@ -23,7 +23,7 @@ internal sealed record TokenFileHead(
 internal sealed class TokenFile : IExamples, IDisposable
 {
     internal const int TailBytes = (3 * sizeof(long)) + (2 * SHA256.HashSizeInBytes) + sizeof(ulong);
-    internal const ulong Mark = 0x31304E454B4F54;   // TOKEN01
+    internal const ulong Mark = 0x32304E454B4F54;   // TOKEN02
 
     private const int BufferBytes = 1 << 20;
 

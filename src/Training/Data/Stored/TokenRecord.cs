@@ -1,13 +1,22 @@
 using System.Buffers;
 using System.Buffers.Binary;
+using System.Text;
 
 namespace TrainingService.Training.Data.Stored;
 
-/// <summary>One sequence as bytes: its row, its class, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
+/// <summary>What an example is beside its tokens.</summary>
+internal readonly record struct ExampleHead(int Row, int? Class = null, IReadOnlyList<int>? Ends = null, float? Value = null, string? Category = null)
+{
+    public bool IsJudged => Ends is not null || Value is not null || Category is not null;
+}
+
+/// <summary>One example as bytes: what it is, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
 /// <remarks>
-/// The row, and the kind of labels (0: as runs, 1: as numbers) plus twice the number of the class (0: none, and from 1), are variable-length
-/// integers (seven bits a byte, the lowest first). Runs: their number, and the lengths of alternating runs without and with loss, the first
-/// one without. Numbers: four bytes each. Ids and numbers are little-endian.
+/// The row, and a number whose bits tell how labels are written (1: as numbers, else as runs), whether judgements follow (2), and the class
+/// (from 4; 0: none, and from 1), are variable-length integers (seven bits a byte, the lowest first). Judgements: how many sequences there
+/// are (0: one, without ends) and their ends; 1 and a four-byte float, or 0; the length of the category in bytes plus 1 and its UTF-8, or 0.
+/// Runs: their number, and the lengths of alternating runs without and with loss, the first one without. Numbers: four bytes each. Ids and
+/// numbers are little-endian.
 /// </remarks>
 internal static class TokenRecord
 {
@@ -17,14 +26,18 @@ internal static class TokenRecord
     /// <summary>Whether every id of a model and its tokenizer fits into two bytes.</summary>
     public static bool IsNarrow(int? model, int? tokenizer) => model <= NarrowVocabulary && tokenizer is null or <= NarrowVocabulary;
 
-    /// <param name="rowClass">See <see cref="Example.Class"/>.</param>
     /// <returns>Bytes of the record.</returns>
-    public static int Write(ArrayBufferWriter<byte> to, int row, int? rowClass, ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, bool narrow)
+    public static int Write(ArrayBufferWriter<byte> to, ExampleHead head, ReadOnlySpan<int> ids, ReadOnlySpan<int> labels, bool narrow)
     {
         var before = to.WrittenCount;
         var areRuns = AreRuns(ids, labels);
-        WriteVarint(to, (uint)row);
-        WriteVarint(to, (areRuns ? 0u : 1u) + (2 * (uint)((rowClass + 1) ?? 0)));
+        WriteVarint(to, (uint)head.Row);
+        WriteVarint(to, (areRuns ? 0u : 1u) + (head.IsJudged ? 2u : 0u) + (4 * (uint)((head.Class + 1) ?? 0)));
+        if (head.IsJudged)
+        {
+            WriteJudgements(to, head);
+        }
+
         if (areRuns)
         {
             WriteRuns(to, labels);
@@ -54,12 +67,13 @@ internal static class TokenRecord
         var labels = new int[length];
         Array.Fill(labels, Example.Ignored);
         var kind = ReadVarint(ref record);
-        int? rowClass = kind >> 1 == 0 ? null : (int)(kind >> 1) - 1;
+        int? rowClass = kind >> 2 == 0 ? null : (int)(kind >> 2) - 1;
+        var head = (kind & 2) == 0 ? new ExampleHead(row, rowClass) : ReadJudgements(ref record, new(row, rowClass));
         if ((kind & 1) == 1)
         {
             ReadWide(ref record, labels);
             ReadIds(record, ids, narrow);
-            return new(ids, labels, row) { Class = rowClass };
+            return Of(head, ids, labels);
         }
 
         var runs = record;
@@ -83,7 +97,60 @@ internal static class TokenRecord
             at += run;
         }
 
-        return new(ids, labels, row) { Class = rowClass };
+        return Of(head, ids, labels);
+    }
+
+    private static Example Of(ExampleHead head, int[] ids, int[] labels) => new(ids, labels, head.Row)
+    {
+        Class = head.Class,
+        Ends = head.Ends,
+        Value = head.Value,
+        Category = head.Category,
+    };
+
+    private static void WriteJudgements(ArrayBufferWriter<byte> to, ExampleHead head)
+    {
+        WriteVarint(to, (uint)(head.Ends?.Count ?? 0));
+        foreach (var end in head.Ends ?? [])
+        {
+            WriteVarint(to, (uint)end);
+        }
+
+        WriteVarint(to, head.Value is null ? 0u : 1u);
+        if (head.Value is { } value)
+        {
+            BinaryPrimitives.WriteSingleLittleEndian(to.GetSpan(sizeof(float)), value);
+            to.Advance(sizeof(float));
+        }
+
+        var category = head.Category is null ? [] : Encoding.UTF8.GetBytes(head.Category);
+        WriteVarint(to, head.Category is null ? 0u : (uint)category.Length + 1);
+        to.Write(category);
+    }
+
+    private static ExampleHead ReadJudgements(ref ReadOnlySpan<byte> record, ExampleHead head)
+    {
+        var ends = new int[ReadVarint(ref record)];
+        for (var part = 0; part < ends.Length; part++)
+        {
+            ends[part] = (int)ReadVarint(ref record);
+        }
+
+        float? value = null;
+        if (ReadVarint(ref record) == 1)
+        {
+            value = BinaryPrimitives.ReadSingleLittleEndian(record);
+            record = record[sizeof(float)..];
+        }
+
+        string? category = null;
+        if (ReadVarint(ref record) is > 0 and var length)
+        {
+            category = Encoding.UTF8.GetString(record[..((int)length - 1)]);
+            record = record[((int)length - 1)..];
+        }
+
+        return head with { Ends = ends.Length == 0 ? null : ends, Value = value, Category = category };
     }
 
     private static bool AreRuns(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels)

@@ -1,0 +1,123 @@
+using System.Globalization;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using TorchSharp.Modules;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Checkpoints;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Models;
+
+/// <summary>Layers of a <see cref="ScoreHead"/>.</summary>
+public enum ScoreLayers
+{
+    [Method("Linear", "One product with the last hidden state, without bias.", "The default: what Hugging Face's sequence classification has, so that a merged model loads there.")]
+    Linear,
+
+    [Method(
+        "Two layers", "A layer as wide as the hidden state, SiLU, and a layer to the scores; both with bias.",
+        "When the linear head's accuracy is not enough: BaseReward found it better at equal data.",
+        Paper = "BaseReward: A Strong Baseline for Multimodal Reward Model, section 4",
+        Arxiv = "2509.16127")]
+    Mlp,
+}
+
+/// <summary>What stands on the last hidden state in place of the scores of the next token.</summary>
+/// <remarks>Its weights are float32 whatever format the model has: a reward is a difference of small numbers.</remarks>
+/// <param name="Outputs">Numbers per sequence.</param>
+public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outputs = 1)
+{
+    /// <summary>The module that owns the weights, as Hugging Face's sequence classification names it.</summary>
+    public const string Module = "score";
+
+    private const string Prefix = Module + ".";
+    private const string ConfigMember = "score_layers";
+
+    /// <summary>Whether a weight of a model belongs to such a head.</summary>
+    public static bool Owns(string weight) => weight.StartsWith(Prefix, StringComparison.Ordinal);
+
+    /// <summary>The head that a saved adapter brings; null: none.</summary>
+    public static ScoreHead? Of(string adapterFolder)
+    {
+        var path = Path.Combine(adapterFolder, PeftFolder.WeightsFile);
+        if (!File.Exists(path))
+        {
+            return null;   // whoever opens the folder says so
+        }
+
+        using var file = SafeTensorsFile.Open(path);
+        return file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.2.weight", out var second) ? new(ScoreLayers.Mlp, (int)second.Shape[0])
+            : file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.weight", out var only) ? new(ScoreLayers.Linear, (int)only.Shape[0])
+            : null;
+    }
+
+    /// <summary>The head of a model of Hugging Face's sequence classification.</summary>
+    internal static ScoreHead Read(ConfigReader config)
+    {
+        var labels = config.Member("id2label") is { ValueKind: JsonValueKind.Object } names ? names.EnumerateObject().Count() : 2;
+        var layers = config.Text(ConfigMember) switch
+        {
+            null => ScoreLayers.Linear,
+            "mlp" => ScoreLayers.Mlp,
+            var other => throw config.Invalid(ConfigMember, $"is \"{other}\"", "it must be mlp, or left out for one linear layer"),
+        };
+        return new(layers, config.Count("num_labels", 1 << 16, Math.Max(1, labels)));
+    }
+
+    /// <summary>Makes a model's <c>config.json</c> that of a sequence classification.</summary>
+    internal void Write(JsonObject config, string architecture)
+    {
+        config["architectures"] = new JsonArray(architecture.Replace("ForCausalLM", "ForSequenceClassification", StringComparison.Ordinal));
+        var names = Enumerable.Range(0, Outputs).Select(index => index.ToString(CultureInfo.InvariantCulture)).ToList();
+        config["id2label"] = new JsonObject(names.Select(name => KeyValuePair.Create(name, (JsonNode?)$"LABEL_{name}")));
+        config["label2id"] = new JsonObject(names.Select((name, index) => KeyValuePair.Create($"LABEL_{name}", (JsonNode?)index)));
+        if (Layers == ScoreLayers.Mlp)
+        {
+            config[ConfigMember] = "mlp";   // Hugging Face's class has one layer; this service reads its own
+        }
+    }
+
+    /// <summary>Its weights on a model of that width.</summary>
+    public IEnumerable<WeightShape> Weights(int hiddenSize) => Layers switch
+    {
+        ScoreLayers.Linear => [new(Prefix + "weight", [Outputs, hiddenSize], false)],
+        ScoreLayers.Mlp =>
+        [
+            new(Prefix + "0.weight", [hiddenSize, hiddenSize], false),
+            new(Prefix + "0.bias", [hiddenSize], false),
+            new(Prefix + "2.weight", [Outputs, hiddenSize], false),
+            new(Prefix + "2.bias", [Outputs], false),
+        ],
+    };
+
+    /// <summary>First values of one of the weights: biases zero, matrices normal with deviation 1/√(d + 1).</summary>
+    /// <remarks>The deviation is open-instruct's; Hugging Face's own 0.02 fits widths of a few thousand.</remarks>
+    public static Tensor New(WeightShape weight, long seed)
+    {
+        if (weight.Shape.Length == 1)
+        {
+            return zeros(weight.Shape, ScalarType.Float32);
+        }
+
+        using var generator = new Generator((ulong)(seed + weight.Name.Length), CPU);   // each matrix its own numbers
+        return randn(weight.Shape, ScalarType.Float32, generator: generator).div_(Math.Sqrt(weight.Shape[1] + 1));
+    }
+
+    /// <summary>Scores of hidden states.</summary>
+    /// <param name="hidden">[.., D].</param>
+    /// <param name="weightOf">Gives a weight by its name.</param>
+    /// <returns>[.., <see cref="Outputs"/>], float32, in the caller's dispose scope.</returns>
+    internal Tensor Run(Tensor hidden, Func<string, Parameter> weightOf)
+    {
+        using var scope = NewDisposeScope();
+        var input = hidden.to_type(ScalarType.Float32);
+        var scores = Layers switch
+        {
+            ScoreLayers.Linear => nn.functional.linear(input, weightOf(Prefix + "weight")),
+            ScoreLayers.Mlp => nn.functional.linear(
+                nn.functional.silu(nn.functional.linear(input, weightOf(Prefix + "0.weight"), weightOf(Prefix + "0.bias"))),
+                weightOf(Prefix + "2.weight"), weightOf(Prefix + "2.bias")),
+        };
+        return scores.MoveToOuterDisposeScope();
+    }
+}
