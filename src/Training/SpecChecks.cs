@@ -1,7 +1,6 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
-using TrainingService.Training.Objectives;
 using TrainingService.Training.Quantization;
 
 namespace TrainingService.Training;
@@ -12,7 +11,7 @@ public static class SpecChecks
     /// <param name="memoryBytes">What a run may use; null: not asked.</param>
     public static IReadOnlyList<SpecError> AgainstModel(TrainingSpec spec, ModelConfig model, long? memoryBytes = null)
     {
-        List<SpecError> errors = [.. OfHead(spec.Objective, model)];
+        List<SpecError> errors = [.. OfHead(spec, model)];
         model = spec.Objective.On(model);
         errors.AddRange(OfAdapter(spec.Adapter, model));
         if (errors.Count == 0 && spec is { HeldBase: not null, Adapter: LayerAdapterConfig layers })
@@ -46,8 +45,16 @@ public static class SpecChecks
         return errors;
     }
 
-    private static IEnumerable<SpecError> OfHead(ObjectiveConfig objective, ModelConfig model)
+    private static IEnumerable<SpecError> OfHead(TrainingSpec spec, ModelConfig model)
     {
+        var objective = spec.Objective;
+        if (objective.Score is not null && spec.Adapter is VirtualTokensConfig)
+        {
+            yield return new(
+                "adapter.type", $"adapter.type {spec.Adapter.Name} trains virtual tokens alone, and a new score head has to train too; use lora or another adapter of layers.",
+                SpecErrorCodes.Conflict);
+        }
+
         if (model.Score is not { } has)
         {
             yield break;

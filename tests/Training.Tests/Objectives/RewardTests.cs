@@ -132,6 +132,35 @@ public class RewardTests
         Assert.True(BatchInput.Scores(model, batch, CPU).equal(BatchInput.Scores(again, batch, CPU)).all().item<bool>());
     }
 
+    public static TheoryData<string> Adapters => [.. MethodCatalogue.All.Where(method => method.Family == "adapter").Select(method => method.Name)];
+
+    [Theory, MemberData(nameof(Adapters))]
+    public void Every_adapter_trains_the_head_or_says_that_it_cannot(string name)
+    {
+        var model = HuggingFaceFolder.ReadConfig(SharedData.Path("golden", "models", "llama_untied"));
+        var settings = name switch { "kind" => ", \"classes\": [\"a\", \"b\"]", "atlas" => ", \"task_vectors\": [\"there\"]", "vblora" => ", \"vector_length\": 4", _ => "" };
+        var spec = SpecJson.Parse($$"""
+            { "model": "m", "data": { "train": "t" }, "objective": { "type": "reward" }, "adapter": { "type": "{{name}}"{{settings}} } }
+            """).Spec!;
+
+        var errors = SpecChecks.AgainstModel(spec, model);
+
+        if (name is "prompt" or "prefix")
+        {
+            Assert.Contains("a new score head has to train too", Assert.Single(errors).Message, StringComparison.Ordinal);
+            return;
+        }
+
+        if (errors.Count == 0)
+        {
+            Assert.Contains(spec.Adapter.Trained(spec.Objective.On(model)), shape => shape.Role == TensorRole.Head && shape.Count == model.HiddenSize);
+        }
+        else
+        {
+            Assert.All(errors, error => Assert.StartsWith("adapter.", error.Path, StringComparison.Ordinal));   // a setting made for larger models
+        }
+    }
+
     private static CausalLm Load() => CausalLm.Load(SharedData.Path("golden", "models", "llama_rm"), ScalarType.Float32, CPU);
 
     private static JsonDocument Facts() => JsonDocument.Parse(File.ReadAllText(SharedData.Path("golden", "reward", "golden.json")));
