@@ -108,7 +108,7 @@ public sealed record Estimate(
 
         // A chunk of logits; beside bfloat16 ones, their float32 exponentials and these in bfloat16 again.
         var perLogit = weightBytes == Float32 ? Float32 : weightBytes + Float32 + weightBytes;
-        var logits = model.Score is not null ? 0 : Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
+        var logits = !model.PredictsTokens ? 0 : Int128.Min((Int128)tokens * model.VocabularySize, Math.Max(LinearCrossEntropy.MostLogits, model.VocabularySize));
         var head = spec.Adapter is FullConfig ? (long)model.VocabularySize * model.HiddenSize * Float32 : 0;
         return new(
             WeightsBytes: FrozenBytes(spec.HeldBase, model, weightBytes) + (spec.HeldBase is { } held ? spec.Adapter.MoreFrozenBytes(model, held) : 0),

@@ -62,6 +62,11 @@ public static class SpecChecks
 
         if (objective.Score is not { } wanted)
         {
+            if (model.PredictsTokens)
+            {
+                yield break;
+            }
+
             yield return new("model", "model scores sequences and has no output head for tokens; use objective reward, or a model of the causal kind.", SpecErrorCodes.Conflict);
         }
         else if (wanted != has)

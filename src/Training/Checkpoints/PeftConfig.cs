@@ -16,6 +16,7 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
     public const string FileName = "adapter_config.json";
 
     private const string Lora = "LORA";
+    private const string CausalTask = "CAUSAL_LM";
 
     /// <summary>The PEFT release whose set of fields is written.</summary>
     private const string PeftVersion = "0.20.0";
@@ -69,6 +70,21 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
         }
     }
 
+    /// <summary>Whether the model under the adapter has an output head for tokens, as a document says that this service wrote.</summary>
+    public static bool PredictsTokens(string json)
+    {
+        try
+        {
+            using var document = JsonDocument.Parse(json, new JsonDocumentOptions { MaxDepth = 16 });
+            return document.RootElement.TryGetProperty("task_type", out var task) && task.ValueEquals(CausalTask);
+        }
+        catch (Exception error) when (error is JsonException or InvalidOperationException)
+        {
+            throw TrainingException.InvalidData(
+                $"{FileName} is not a valid PEFT configuration ({error.Message.TrimEnd('.')}); export the adapter again.", FileName, error);
+        }
+    }
+
     /// <summary>Writes the document with every field of PEFT's configuration of the method, sorted, indented by two.</summary>
     public static byte[] Write(AdapterConfig config, ModelConfig model, string baseModel)
     {
@@ -81,7 +97,7 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
         fields["base_model_name_or_path"] = w => w.WriteStringValue(baseModel);
         fields["inference_mode"] = w => w.WriteBooleanValue(true);
         fields["peft_version"] = w => w.WriteStringValue(PeftVersion);
-        fields["task_type"] = w => w.WriteStringValue(model.Score is null ? "CAUSAL_LM" : "SEQ_CLS");
+        fields["task_type"] = w => w.WriteStringValue(model.PredictsTokens ? CausalTask : "SEQ_CLS");
         foreach (var absent in (string[])["auto_mapping", "revision"])
         {
             fields[absent] = w => w.WriteNullValue();
@@ -299,7 +315,10 @@ internal sealed record PeftConfig(AdapterConfig Choice, string? BaseModel, bool 
         // PEFT saves both names that classification models have for their head.
         if (model.Score is not null)
         {
-            config = config with { ModulesToSave = [.. config.ModulesToSave.Where(name => name != ScoreHead.Module), "classifier", ScoreHead.Module] };
+            config = config with
+            {
+                ModulesToSave = [.. config.ModulesToSave.Where(name => name != ScoreHead.Module), .. model.PredictsTokens ? (string[])[] : ["classifier"], ScoreHead.Module],
+            };
         }
 
         var modules = LayerPlan.ModulesOf(model);

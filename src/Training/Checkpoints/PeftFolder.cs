@@ -67,6 +67,10 @@ internal sealed class PeftFolder
         return new PeftFolder(weights, json, File.Exists(method) ? MethodOf(ReadText(method)) : null);
     }
 
+    /// <summary>Whether the model under the adapter has an output head for tokens; a folder without a configuration is left to <see cref="Open"/>.</summary>
+    public static bool PredictsTokens(string folder) =>
+        Path.Combine(folder, PeftConfig.FileName) is var config && File.Exists(config) && PeftConfig.PredictsTokens(ReadText(config));
+
     private static string ReadText(string path)
     {
         var (name, bytes) = (Path.GetFileName(path), PlainFile.LengthOf(path));

@@ -19,6 +19,9 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
     /// <summary>What the row says of its answers: how much better the first is, whether the answer is good (1 or 0), or a grade; null: nothing.</summary>
     public float? Value { get; init; }
 
+    /// <summary>Whether neither of two answers is better.</summary>
+    public bool IsTie { get; init; }
+
     /// <summary>What kind of row its file calls it, for figures by category; null: it does not say.</summary>
     public string? Category { get; init; }
 

@@ -127,7 +127,7 @@ internal sealed class RowConverter(
 
             if (parts is [var chosen, var rejected])
             {
-                var longer = chosen.Labels.Count(IsTrained).CompareTo(rejected.Labels.Count(IsTrained));
+                var longer = AnswerTokens(0, chosen.Labels).CompareTo(AnswerTokens(1, rejected.Labels));
                 flags |= longer > 0 ? RowFlags.ChosenLonger : longer < 0 ? RowFlags.ChosenShorter : RowFlags.None;
                 if (chosen.Ids.SequenceEqual(rejected.Ids))
                 {
@@ -145,7 +145,10 @@ internal sealed class RowConverter(
             int[] ids = [.. parts.SelectMany(part => part.Ids)], labels = [.. parts.SelectMany(part => part.Labels)];
             List<int> ends = [];
             parts.ForEach(part => ends.Add((ends.Count == 0 ? 0 : ends[^1]) + part.Ids.Count));
-            added |= Add(ids, labels, head with { Ends = ends.Count == 1 ? null : ends, Value = judged.Value }, to);
+            added |= Add(ids, labels, head with { Ends = ends.Count == 1 ? null : ends, Value = judged.Value, IsTie = judged.IsTie }, to);
+
+            int AnswerTokens(int part, List<int> labels) =>
+                (judged.Answers[part] is CritiquedAnswer { Answer: var answer } ? encoder.Encode(answer).Labels : labels).Count(IsTrained);
         }
 
         return added ? flags : flags | RowFlags.Dropped;
@@ -259,6 +262,8 @@ internal sealed class RowConverter(
             case JudgedAnswers judged:
                 judged.Answers.ToList().ForEach(CheckTrainable);
                 break;
+            case CritiquedAnswer { Critique: "" }:   // the answer may be empty: that is what its critique is about
+                throw NothingToTrainOn("critique");
             case PlainText { Text: "" }:
                 throw NothingToTrainOn("text");
             case PromptAndCompletion pair when pair.Completion.Length == 0 && (!everything || pair.Prompt.Length == 0):

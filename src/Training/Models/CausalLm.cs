@@ -131,8 +131,8 @@ public abstract class CausalLm : nn.Module
     /// <summary>What the output head reads: [B, T, D], after the last norm. Parameters as of <see cref="Forward"/>.</summary>
     public abstract Tensor HiddenStates(Tensor inputIds, Tensor positions, Tensor? segments = null);
 
-    /// <summary>The output head: hidden states [.., D] to logits [.., V], or to scores [.., outputs] where sequences are scored.</summary>
-    public Tensor Head(Tensor hidden) => Config.Score is null ? nn.functional.linear(hidden, HeadWeight) : Score(hidden);
+    /// <summary>The output head: hidden states [.., D] to logits [.., V], or to scores [.., outputs] where sequences alone are scored.</summary>
+    public Tensor Head(Tensor hidden) => Config.PredictsTokens ? nn.functional.linear(hidden, HeadWeight) : Score(hidden);
 
     /// <summary>Weight of the output head, [V, D], which has no bias; the embedding's own when the head is tied.</summary>
     public abstract Parameter HeadWeight { get; }
@@ -236,7 +236,7 @@ public abstract class CausalLm : nn.Module
     /// <summary>A tied head that is stored beside the embedding must be the same numbers, or one of the two would be dropped in silence.</summary>
     private static void RefuseDifferentHead(ModelConfig config, CheckpointFolder checkpoint, IReadOnlyDictionary<string, string> names)
     {
-        if (!config.TiesHead || config.Score is not null || names.Values.Contains(CheckpointNames.HeadName) || !checkpoint.Entries.ContainsKey(CheckpointNames.HeadName))
+        if (!config.TiesHead || !config.PredictsTokens || names.Values.Contains(CheckpointNames.HeadName) || !checkpoint.Entries.ContainsKey(CheckpointNames.HeadName))
         {
             return;
         }

@@ -35,7 +35,7 @@ internal static class CheckpointNames
         var missing = names.Values.Where(name => !stored.ContainsKey(name)).ToArray();
         var wanted = names.Values.ToHashSet(StringComparer.Ordinal);
         var surplus = stored.Keys
-            .Where(name => !wanted.Contains(name) && !IsBuffer(name) && !((config.TiesHead || config.Score is not null) && name == HeadName)).ToArray();
+            .Where(name => !wanted.Contains(name) && !IsBuffer(name) && !((config.TiesHead || !config.PredictsTokens) && name == HeadName)).ToArray();
         if (missing.Length + surplus.Length > 0)
         {
             throw TrainingException.InvalidData(

@@ -193,7 +193,7 @@ public sealed record LlamaConfig : ModelConfig
         }
 
         yield return new("model.norm.weight", [HiddenSize], false);
-        if (!TiesHead && Score is null)
+        if (!TiesHead && PredictsTokens)
         {
             yield return new("lm_head.weight", [VocabularySize, HiddenSize], true);
         }

@@ -9,7 +9,7 @@ namespace TrainingService.Training.Models;
 internal sealed class LlamaModel : CausalLm
 {
     private readonly Parameter _embedding;   // [V, D]
-    private readonly Parameter? _head;       // [V, D]; the embedding itself when tied, nothing where sequences are scored
+    private readonly Parameter? _head;       // [V, D]; the embedding itself when tied, nothing where sequences alone are scored
     private readonly LlamaLayer[] _layers;
     private readonly RmsNorm _norm;
     private readonly Rope _rope;

@@ -57,8 +57,11 @@ public abstract record ModelConfig
     /// <summary>The document that was parsed, kept whole so that a saved model keeps members that do not concern us.</summary>
     public required string SourceJson { get; init; }
 
-    /// <summary>What scores whole sequences in place of the output head; null: the output head scores the next token.</summary>
+    /// <summary>What scores whole sequences in place of the output head, or beside it; null: the output head alone scores the next token.</summary>
     public ScoreHead? Score { get; init; }
+
+    /// <summary>Whether there is an output head for tokens.</summary>
+    public bool PredictsTokens => Score is null or { KeepsTokens: true };
 
     /// <summary>
     /// Every tensor that the model owns, by checkpoint name; <c>lm_head.weight</c> only when there is an output head and it is not tied.
@@ -84,7 +87,7 @@ public abstract record ModelConfig
             const string Scoring = "ForSequenceClassification";
             var decoder = architecture.EndsWith(Scoring, StringComparison.Ordinal) ? architecture[..^Scoring.Length] + "ForCausalLM" : architecture;
             return LlamaConfig.Architectures.Contains(decoder)
-                ? LlamaConfig.Read(decoder, members, configJson) with { Score = decoder == architecture ? null : ScoreHead.Read(members) }
+                ? LlamaConfig.Read(decoder, members, configJson) with { Score = ScoreHead.Read(members, keepsTokens: decoder == architecture) }
                 : throw ConfigReader.Refuse(
                     "architectures", $"\"{architecture}\"", $"use one of {string.Join(", ", LlamaConfig.Architectures)}");
         }

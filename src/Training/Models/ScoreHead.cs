@@ -22,7 +22,7 @@ public enum ScoreLayers
     Mlp,
 }
 
-/// <summary>What stands on the last hidden state in place of the scores of the next token.</summary>
+/// <summary>What stands on the last hidden state in place of the scores of the next token, or beside them.</summary>
 /// <remarks>Its weights are float32 whatever format the model has: a reward is a difference of small numbers.</remarks>
 /// <param name="Outputs">Numbers per sequence.</param>
 public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outputs = 1)
@@ -32,6 +32,9 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
 
     private const string Prefix = Module + ".";
     private const string ConfigMember = "score_layers";
+
+    /// <summary>Whether the output head for tokens stays beside this one: the model writes, and scores what it wrote.</summary>
+    public bool KeepsTokens { get; init; }
 
     /// <summary>Whether a weight of a model belongs to such a head.</summary>
     public static bool Owns(string weight) => weight.StartsWith(Prefix, StringComparison.Ordinal);
@@ -45,32 +48,46 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
             return null;   // whoever opens the folder says so
         }
 
+        var keeps = PeftFolder.PredictsTokens(adapterFolder);
         using var file = SafeTensorsFile.Open(path);
-        return file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.2.weight", out var second) ? new(ScoreLayers.Mlp, (int)second.Shape[0])
+        var head = file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.2.weight", out var second) ? new(ScoreLayers.Mlp, (int)second.Shape[0])
             : file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.weight", out var only) ? new(ScoreLayers.Linear, (int)only.Shape[0])
-            : null;
+            : (ScoreHead?)null;
+        return head is null ? null : head with { KeepsTokens = keeps };
     }
 
-    /// <summary>The head of a model of Hugging Face's sequence classification.</summary>
-    internal static ScoreHead Read(ConfigReader config)
+    /// <summary>The head of a model of Hugging Face's sequence classification, or the one that a decoder has beside its own.</summary>
+    /// <param name="keepsTokens">Whether the model is a decoder.</param>
+    internal static ScoreHead? Read(ConfigReader config, bool keepsTokens)
     {
+        if (keepsTokens && config.Text(ConfigMember) is null)
+        {
+            return null;
+        }
+
         var labels = config.Member("id2label") is { ValueKind: JsonValueKind.Object } names ? names.EnumerateObject().Count() : 2;
         var layers = config.Text(ConfigMember) switch
         {
-            null => ScoreLayers.Linear,
+            null or "linear" => ScoreLayers.Linear,
             "mlp" => ScoreLayers.Mlp,
-            var other => throw config.Invalid(ConfigMember, $"is \"{other}\"", "it must be mlp, or left out for one linear layer"),
+            var other => throw config.Invalid(ConfigMember, $"is \"{other}\"", "it must be linear or mlp"),
         };
-        return new(layers, config.Count("num_labels", 1 << 16, Math.Max(1, labels)));
+        return new(layers, config.Count("num_labels", 1 << 16, Math.Max(1, labels))) { KeepsTokens = keepsTokens };
     }
 
-    /// <summary>Makes a model's <c>config.json</c> that of a sequence classification.</summary>
+    /// <summary>Makes a model's <c>config.json</c> that of a sequence classification, or of a decoder with a head beside its own.</summary>
     internal void Write(JsonObject config, string architecture)
     {
-        config["architectures"] = new JsonArray(architecture.Replace("ForCausalLM", "ForSequenceClassification", StringComparison.Ordinal));
+        config["architectures"] = new JsonArray(
+            KeepsTokens ? architecture : architecture.Replace("ForCausalLM", "ForSequenceClassification", StringComparison.Ordinal));
         var names = Enumerable.Range(0, Outputs).Select(index => index.ToString(CultureInfo.InvariantCulture)).ToList();
         config["id2label"] = new JsonObject(names.Select(name => KeyValuePair.Create(name, (JsonNode?)$"LABEL_{name}")));
         config["label2id"] = new JsonObject(names.Select((name, index) => KeyValuePair.Create($"LABEL_{name}", (JsonNode?)index)));
+        if (KeepsTokens)
+        {
+            config[ConfigMember] = "linear";   // Hugging Face's decoders have no such head and pass over it
+        }
+
         if (Layers == ScoreLayers.Mlp)
         {
             config[ConfigMember] = "mlp";   // Hugging Face's class has one layer; this service reads its own

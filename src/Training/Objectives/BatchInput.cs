@@ -24,9 +24,16 @@ internal static class BatchInput
     public static Tensor Scores(CausalLm model, Batch batch, Device device)
     {
         using var scope = NewDisposeScope();
-        var hidden = HiddenStates(model, batch, device);
+        return model.Score(LastOf(HiddenStates(model, batch, device), batch, device)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>What stands at each row's last token.</summary>
+    /// <param name="hidden">[B, T, D].</param>
+    /// <returns>[B, D], in the caller's dispose scope.</returns>
+    public static Tensor LastOf(Tensor hidden, Batch batch, Device device)
+    {
+        using var scope = NewDisposeScope();
         var last = Enumerable.Range(0, batch.Size).Select(row => ((long)row * batch.Length) + batch.Lengths[row] - 1).ToArray();
-        var pooled = hidden.reshape(-1, hidden.shape[^1]).index_select(0, DeviceCopy.To(tensor(last), device));
-        return model.Score(pooled).MoveToOuterDisposeScope();
+        return hidden.reshape(-1, hidden.shape[^1]).index_select(0, DeviceCopy.To(tensor(last), device)).MoveToOuterDisposeScope();
     }
 }

@@ -11,6 +11,7 @@ namespace TrainingService.Training.Objectives;
 [JsonDerivedType(typeof(SftConfig), "sft")]
 [JsonDerivedType(typeof(PretrainingConfig), "pretraining")]
 [JsonDerivedType(typeof(RewardConfig), "reward")]
+[JsonDerivedType(typeof(CritiqueRewardConfig), "critique_reward")]
 public abstract record ObjectiveConfig
 {
     /// <summary>What is made of a row.</summary>

@@ -10,6 +10,9 @@ namespace TrainingService.Training.Data.Layouts;
 /// </remarks>
 internal static class PreferenceLayouts
 {
+    /// <summary>Name of the layout of more than two answers in an order.</summary>
+    public const string Ranked = "ranked_answers";
+
     private const string Chosen = "chosen";
     private const string Rejected = "rejected";
     private static readonly string[] Beside = ["margin", Category, Subset, "tools"];
@@ -34,7 +37,7 @@ internal static class PreferenceLayouts
         Pair(
             "instruction_responses", ["instruction", "chosen_response", "rejected_response"], ["input", "system"],
             fields => ReadTask(fields, "instruction", "chosen_response", "rejected_response")),
-        Pair("ranked_answers", ["prompt", "answers"], [], ReadRanked),
+        Pair(Ranked, ["prompt", "answers"], [], ReadRanked),
         Pair("labelled_outputs", ["input", "output_1", "output_2", "label"], [], ReadLabelled),
         Pair("implicit_preference", [Chosen, Rejected], [], ReadImplicit),
     ];
@@ -246,7 +249,8 @@ internal static class PreferenceLayouts
         return Math.Max(0, chosen.AsSpan(0, Math.Min(shared, Math.Min(chosen.Length, rejected.Length) - 1)).LastIndexOfAny(' ', '\n'));
     }
 
-    private static float Flag(Fields fields, string column) => fields[column].ValueKind switch
+    /// <summary>1 or 0.</summary>
+    public static float Flag(Fields fields, string column) => fields[column].ValueKind switch
     {
         JsonValueKind.True => 1,
         JsonValueKind.False => 0,

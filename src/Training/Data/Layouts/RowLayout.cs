@@ -26,6 +26,7 @@ internal sealed record RowLayout(
     public static IReadOnlyList<RowLayout> For(RowUse use) => use switch
     {
         RowUse.Pairs => PreferenceLayouts.Pairs,
+        RowUse.Critiques => CritiqueLayouts.All,
         RowUse.Verdicts => PreferenceLayouts.Verdicts,
         RowUse.Scores => PreferenceLayouts.Scores,
         _ => Sequences,

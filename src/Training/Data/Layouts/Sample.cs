@@ -55,7 +55,11 @@ internal sealed record Conversation(IReadOnlyList<Turn> Turns, JsonElement? Tool
 /// <summary>Answers to one prompt that are judged as wholes.</summary>
 /// <param name="Answers">Prompt and answer each: the better one first of two, or one.</param>
 /// <param name="Value">See <see cref="Example.Value"/>.</param>
-internal sealed record JudgedAnswers(IReadOnlyList<Sample> Answers, float? Value) : Sample;
+/// <param name="IsTie">See <see cref="Example.IsTie"/>.</param>
+internal sealed record JudgedAnswers(IReadOnlyList<Sample> Answers, float? Value, bool IsTie = false) : Sample;
+
+/// <summary>An answer to its prompt, and what is said of it, which alone carries loss.</summary>
+internal sealed record CritiquedAnswer(Sample Answer, string Critique) : Sample;
 
 /// <summary>A row that says several things of the answers to its prompt.</summary>
 internal sealed record Judgements(IReadOnlyList<JudgedAnswers> All) : Sample;

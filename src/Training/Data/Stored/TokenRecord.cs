@@ -5,16 +5,16 @@ using System.Text;
 namespace TrainingService.Training.Data.Stored;
 
 /// <summary>What an example is beside its tokens.</summary>
-internal readonly record struct ExampleHead(int Row, int? Class = null, IReadOnlyList<int>? Ends = null, float? Value = null, string? Category = null)
+internal readonly record struct ExampleHead(int Row, int? Class = null, IReadOnlyList<int>? Ends = null, float? Value = null, string? Category = null, bool IsTie = false)
 {
-    public bool IsJudged => Ends is not null || Value is not null || Category is not null;
+    public bool IsJudged => Ends is not null || Value is not null || Category is not null || IsTie;
 }
 
 /// <summary>One example as bytes: what it is, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
 /// <remarks>
 /// The row, and a number whose bits tell how labels are written (1: as numbers, else as runs), whether judgements follow (2), and the class
 /// (from 4; 0: none, and from 1), are variable-length integers (seven bits a byte, the lowest first). Judgements: how many sequences there
-/// are (0: one, without ends) and their ends; 1 and a four-byte float, or 0; the length of the category in bytes plus 1 and its UTF-8, or 0.
+/// are (0: one, without ends) and their ends; 1 if a value follows, and 2 more for a tie, and the value as a four-byte float; the length of the category in bytes plus 1 and its UTF-8, or 0.
 /// Runs: their number, and the lengths of alternating runs without and with loss, the first one without. Numbers: four bytes each. Ids and
 /// numbers are little-endian.
 /// </remarks>
@@ -106,6 +106,7 @@ internal static class TokenRecord
         Ends = head.Ends,
         Value = head.Value,
         Category = head.Category,
+        IsTie = head.IsTie,
     };
 
     private static void WriteJudgements(ArrayBufferWriter<byte> to, ExampleHead head)
@@ -116,7 +117,7 @@ internal static class TokenRecord
             WriteVarint(to, (uint)end);
         }
 
-        WriteVarint(to, head.Value is null ? 0u : 1u);
+        WriteVarint(to, (head.Value is null ? 0u : 1u) + (head.IsTie ? 2u : 0u));
         if (head.Value is { } value)
         {
             BinaryPrimitives.WriteSingleLittleEndian(to.GetSpan(sizeof(float)), value);
@@ -137,7 +138,8 @@ internal static class TokenRecord
         }
 
         float? value = null;
-        if (ReadVarint(ref record) == 1)
+        var says = ReadVarint(ref record);
+        if ((says & 1) == 1)
         {
             value = BinaryPrimitives.ReadSingleLittleEndian(record);
             record = record[sizeof(float)..];
@@ -150,7 +152,7 @@ internal static class TokenRecord
             record = record[((int)length - 1)..];
         }
 
-        return head with { Ends = ends.Length == 0 ? null : ends, Value = value, Category = category };
+        return head with { Ends = ends.Length == 0 ? null : ends, Value = value, Category = category, IsTie = (says & 2) == 2 };
     }
 
     private static bool AreRuns(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels)

@@ -6,6 +6,9 @@ namespace TrainingService.Training.Data.Tokenizing;
 /// <summary>Samples as token ids and labels, before anything is cut.</summary>
 internal sealed class SampleEncoder
 {
+    /// <summary>What stands between an answer and its critique.</summary>
+    private const string CritiqueMark = "\nCritique:";
+
     // Texts whose last token does not merge with what follows; see Continue.
     private static readonly string[] Anchors = ["\n", ".", "a"];
 
@@ -31,9 +34,26 @@ internal sealed class SampleEncoder
         InstructionTask task => Encode(Rendering.AsConversation(task)),
         Conversation conversation when _tokenizer.ChatTemplate is null => Encode(Rendering.Lines(conversation), _prefix),
         // A template writes BOS itself where the model wants one.
+        CritiquedAnswer critiqued => Critiqued(critiqued),
         Conversation conversation => Encode(TemplateRendering.Pieces(_tokenizer.ChatTemplate, conversation), []),
         _ => throw new ArgumentOutOfRangeException(nameof(sample), sample.GetType().Name, "No rendering for this sample."),
     };
+
+    /// <summary>An answer up to where its critique begins.</summary>
+    public List<int> BeforeCritique(Sample answer) => [.. Encode(answer).Ids, .. _tokenizer.Encode(CritiqueMark, addSpecialTokens: false)];
+
+    /// <summary>The critique follows on the answer and its end of text, after a mark; the end of text follows on it, too.</summary>
+    private (List<int> Ids, List<int> Labels) Critiqued(CritiquedAnswer sample)
+    {
+        var before = BeforeCritique(sample.Answer);
+        var critique = Continue(CritiqueMark, " " + sample.Critique);
+        if (_tokenizer.EosId is { } end)
+        {
+            critique = [.. critique, end];
+        }
+
+        return ([.. before, .. critique], [.. before.Select(_ => Example.Ignored), .. critique]);
+    }
 
     private (List<int> Ids, List<int> Labels) Encode(IReadOnlyList<Piece> pieces, IReadOnlyList<int> prefix)
     {
