@@ -112,7 +112,21 @@ public sealed record SplitReport
 /// <param name="ChosenShorter">Rows whose chosen answer has fewer tokens.</param>
 /// <param name="SameAnswers">Rows whose two answers are equal; they are left out.</param>
 /// <param name="TooLong">Rows of which an answer with its prompt is longer than <c>max_length</c>; they are left out, not cut.</param>
-public sealed record PairFigures(int ChosenLonger, int ChosenShorter, int SameAnswers, int TooLong);
+public sealed record PairFigures(int ChosenLonger, int ChosenShorter, int SameAnswers, int TooLong)
+{
+    /// <summary>Rows that are no duplicates of an earlier one, but would be if case, punctuation and white space did not count. They are kept.</summary>
+    public int NearDuplicates { get; init; }
+
+    /// <summary>Rows whose two answers stand in another row of the same prompt the other way round, compared as near duplicates are.</summary>
+    public int Contradicting { get; init; }
+
+    /// <summary>Phrases that open or end many answers of one kind and few of the other, in the file as a whole.</summary>
+    public IReadOnlyList<PhrasePattern> Patterns { get; init; } = [];
+}
+
+/// <summary>A phrase by which chosen and rejected answers can be told apart without reading them.</summary>
+/// <param name="ChosenShare">Share of the pairs whose chosen answer has it there.</param>
+public sealed record PhrasePattern(PhrasePlace Place, string Text, double ChosenShare, double RejectedShare);
 
 /// <summary>Lengths in tokens, as used: after truncation.</summary>
 /// <param name="P95">95th percentile: the smallest length that at least 95 % of the sequences do not exceed.</param>

@@ -110,6 +110,11 @@ internal static class ReportBuilder
         Pairs = read.IsJudged
             ? new(
                 counts.Of(RowFlags.ChosenLonger), counts.Of(RowFlags.ChosenShorter), counts.Of(RowFlags.SameAnswers), counts.Of(RowFlags.TooLong))
+            {
+                NearDuplicates = counts.NearDuplicates,
+                Contradicting = counts.Contradicting,
+                Patterns = withFaults ? read.Patterns : [],
+            }
             : null,
         Duplicates = counts.Duplicates,
         EmptyAssistantTurns = counts.EmptyAssistantTurns,
@@ -134,9 +139,11 @@ internal static class ReportBuilder
         var same = Both(side => side.Of(RowFlags.SameAnswers));
         var tooLong = Both(side => side.Of(RowFlags.TooLong));
         var (longer, shorter) = (kept.Of(RowFlags.ChosenLonger), kept.Of(RowFlags.ChosenShorter));
+        var near = Both(side => side.NearDuplicates);
+        var contradicting = Both(side => side.Contradicting);
 
-        return new (bool Holds, string Text)[]
-        {
+        (bool Holds, string Text)[] all =
+        [
             (others.Count > 0, $"The columns also fit {string.Join(", ", others)}; they were read as {train.Layout}. "
                 + "Set data.format if that is not meant."),
             (tokenizer is { ChatTemplate: null } && Both(side => side.Of(RowFlags.IsConversation)) > 0,
@@ -151,6 +158,9 @@ internal static class ReportBuilder
             (longer + shorter >= FewRows && Math.Max(longer, shorter) > LopsidedLengths * (longer + shorter), FormattableString.Invariant(
                 $"The {(longer > shorter ? "longer" : "shorter")} answer is the chosen one in {100.0 * Math.Max(longer, shorter) / (longer + shorter):F0} % of the pairs: ")
                 + "a model may learn length in place of quality; see the report of its evaluation."),
+            .. train.Patterns.Select(pattern => (true, Describe(pattern))),
+            (near > 0, $"{near} rows repeat an earlier row of their file but for case, punctuation and white space."),
+            (contradicting > 0, $"{contradicting} rows contradict each other: the same two answers to the same prompt are there in both orders."),
             (duplicates > 0, $"{duplicates} rows repeat an earlier row of their file."),
             (report.OverlappingRows > 0, $"{report.OverlappingRows} validation rows are also training rows; the validation loss flatters."),
             (emptyTurns > 0, $"{emptyTurns} assistant turns are empty."),
@@ -158,7 +168,16 @@ internal static class ReportBuilder
             (shifted > 0, $"{shifted} rows have labels that differ from input_ids. A label stands at the place of its own token; "
                 + "if yours were shifted already, shift them back."),
             (endless > 0, $"{endless} conversations never train the end-of-text token; the model may not learn to stop."),
-        }.Where(warning => warning.Holds).Select(warning => warning.Text);
+        ];
+        return all.Where(warning => warning.Holds).Select(warning => warning.Text);
+    }
+
+    private static string Describe(PhrasePattern pattern)
+    {
+        var place = pattern.Place == PhrasePlace.Opens ? "opens" : "ends";
+        return FormattableString.Invariant(
+            $"\"{SafeText.Escape(pattern.Text)}\" {place} {100 * pattern.ChosenShare:F0} % of the chosen answers and {100 * pattern.RejectedShare:F0} % of the rejected ones: ")
+            + "a model may learn this phrase in place of quality.";
     }
 
     private static RowPreview Preview(Example example, Tokenizer? tokenizer)

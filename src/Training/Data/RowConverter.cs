@@ -25,6 +25,12 @@ internal sealed class ConvertedRows
 
     public List<(int? Row, RowFault Fault)> Faults { get; } = [];
 
+    /// <summary>Pairs of answers, those that are left out included.</summary>
+    public int Pairs { get; set; }
+
+    /// <summary>How the answers of pairs begin and end.</summary>
+    public List<(Phrase Phrase, bool Chosen)> Phrases { get; } = [];
+
     /// <summary>Whether the limits ended the reading here.</summary>
     public bool LookIsOver { get; set; }
 }
@@ -109,7 +115,15 @@ internal sealed class RowConverter(
                 break;
         }
 
-        to.Usable.Add(new(fingerprint, flags, conversation?.EmptyAssistantTurns ?? 0, to.Examples.Count - before));
+        ulong? pair = null;
+        if (use.Sequences() == 2)
+        {
+            pair = PairTexts.Fingerprint(sample);
+            to.Pairs += sample is Judgements many ? many.All.Count : 1;
+            to.Phrases.AddRange(PairTexts.Phrases(sample));
+        }
+
+        to.Usable.Add(new(fingerprint, flags, conversation?.EmptyAssistantTurns ?? 0, to.Examples.Count - before, pair));
     }
 
     /// <summary>Adds an example for each judgement of a row; one that says nothing, or is too long, is left out.</summary>

@@ -9,10 +9,11 @@ internal sealed class RowCounts
 {
     private readonly int[] _flagged = new int[8 * sizeof(RowFlags)];
     private readonly ulong[] _fingerprints;   // ascending
+    private readonly ulong[] _pairs;   // ascending; empty where rows are no pairs
 
     private RowCounts(RowTable table, BitArray? aside, bool side)
     {
-        var (rows, examples, next) = (new Column<ulong>(), new Column<int>(), 0);
+        var (rows, examples, pairs, next) = (new Column<ulong>(), new Column<int>(), new Column<ulong>(), 0);
         for (var index = 0; index < table.Rows; index++)
         {
             var row = table.Row(index);
@@ -20,6 +21,11 @@ internal sealed class RowCounts
             {
                 Add(row);
                 rows.Add(row.Fingerprint);
+                if (row.Pair is { } pair)
+                {
+                    pairs.Add(pair);
+                }
+
                 for (var example = next; example < next + row.Examples; example++)
                 {
                     examples.Add(example);
@@ -32,6 +38,8 @@ internal sealed class RowCounts
 
         _fingerprints = rows.ToArray();
         Array.Sort(_fingerprints);
+        _pairs = pairs.ToArray();
+        Array.Sort(_pairs);
         Examples = examples.ToArray();
         var lengths = Array.ConvertAll(Examples, table.LengthOf);
         Array.Sort(lengths);
@@ -56,18 +64,43 @@ internal sealed class RowCounts
     public int EmptyAssistantTurns { get; private set; }
 
     /// <summary>Rows equal to an earlier one.</summary>
-    public int Duplicates
+    public int Duplicates => Repeated(_fingerprints);
+
+    /// <summary>Pairs that would be equal to an earlier one if case, punctuation and white space did not count, and are not.</summary>
+    public int NearDuplicates => Math.Max(0, Repeated(_pairs) - Duplicates);
+
+    /// <summary>Pairs that stand there in both orders.</summary>
+    public int Contradicting
     {
         get
         {
-            var duplicates = 0;
-            for (var i = 1; i < _fingerprints.Length; i++)
+            var rows = 0;
+            for (var first = 0; first < _pairs.Length;)
             {
-                duplicates += _fingerprints[i] == _fingerprints[i - 1] ? 1 : 0;
+                // Both orders are neighbours: they differ in the lowest bit alone.
+                var end = first + 1;
+                while (end < _pairs.Length && _pairs[end] >> 1 == _pairs[first] >> 1)
+                {
+                    end++;
+                }
+
+                rows += _pairs[first] != _pairs[end - 1] ? end - first : 0;
+                first = end;
             }
 
-            return duplicates;
+            return rows;
         }
+    }
+
+    private static int Repeated(ulong[] sorted)
+    {
+        var repeated = 0;
+        for (var i = 1; i < sorted.Length; i++)
+        {
+            repeated += sorted[i] == sorted[i - 1] ? 1 : 0;
+        }
+
+        return repeated;
     }
 
     /// <param name="aside">Which rows of the table are held back; null: there is but one side.</param>

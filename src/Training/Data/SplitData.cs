@@ -32,6 +32,9 @@ internal sealed record SplitData(string Split)
     /// <summary>Rows in error because no token of theirs carries loss.</summary>
     public int UntrainableRows { get; init; }
 
+    /// <summary>See <see cref="PairFigures.Patterns"/>.</summary>
+    public IReadOnlyList<PhrasePattern> Patterns { get; init; } = [];
+
     /// <summary>False when limits ended the reading.</summary>
     public bool IsComplete { get; init; } = true;
 
@@ -51,10 +54,11 @@ internal sealed record SplitData(string Split)
         IgnoredColumns = tokens.Head.IgnoredColumns,
         OtherLayouts = tokens.Head.OtherLayouts,
         Rows = tokens.Head.Rows,
+        Patterns = tokens.Head.Patterns.Count == 0 ? [] : tokens.Head.Patterns,
         Table = tokens.Table,
         Tokens = tokens,
     };
 
     public TokenFileHead HeadOf(string key, bool narrow) =>
-        new(key, Container, Layout, IgnoredColumns, OtherLayouts, Rows, Table.Rows, Table.Examples, narrow);
+        new(key, Container, Layout, IgnoredColumns, OtherLayouts, Rows, Table.Rows, Table.Examples, narrow, Table.Pairs, Patterns);
 }

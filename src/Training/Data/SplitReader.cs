@@ -32,6 +32,7 @@ internal sealed class SplitReader(
     private readonly RowTable _table = new();
     private readonly List<Example> _first = [];
     private readonly List<RowError> _errors = [];
+    private readonly PhraseCounts _phrases = new();
     private readonly Queue<Task<ConvertedRows>> _inWork = new();
     private HashSet<string> _columns = [];
     private string? _container;
@@ -41,6 +42,7 @@ internal sealed class SplitReader(
     private int _errorCount;
     private int _unknownRoles;
     private int _untrainableRows;
+    private int _pairs;
     private bool _isComplete = true;
     private RowConverter? _converter;
 
@@ -71,6 +73,7 @@ internal sealed class SplitReader(
             Errors = _errors,
             UnknownRoles = _unknownRoles,
             UntrainableRows = _untrainableRows,
+            Patterns = _phrases.Patterns(_pairs),
             IsComplete = _isComplete,
             Table = _table,
             First = _first,
@@ -172,6 +175,12 @@ internal sealed class SplitReader(
         foreach (var row in converted.Usable)
         {
             _table.Add(row);
+        }
+
+        _pairs += converted.Pairs;
+        foreach (var (phrase, chosen) in converted.Phrases)
+        {
+            _phrases.Add(phrase, chosen);
         }
 
         var at = 0;

@@ -28,7 +28,8 @@ internal enum RowFlags : ushort
 /// <summary>One row without errors.</summary>
 /// <param name="Fingerprint">Of the columns that the layout reads: equal rows have equal ones.</param>
 /// <param name="Examples">Sequences made of it: none when it was dropped, and when there is no tokenizer.</param>
-internal readonly record struct RowFacts(ulong Fingerprint, RowFlags Flags, int EmptyAssistantTurns, int Examples);
+/// <param name="Pair">See <see cref="PairTexts.Fingerprint"/>; null: the file does not hold pairs of answers.</param>
+internal readonly record struct RowFacts(ulong Fingerprint, RowFlags Flags, int EmptyAssistantTurns, int Examples, ulong? Pair = null);
 
 /// <summary>One sequence.</summary>
 /// <param name="Length">Tokens.</param>
@@ -45,25 +46,30 @@ internal sealed class RowTable
     private readonly Column<int> _lengths;
     private readonly Column<int> _trainable;
     private readonly Column<long> _ends;
+    private readonly Column<ulong> _pairs;   // of every row, or of none
 
     public RowTable()
-        : this(new(), new(), new(), new(), new(), new(), new())
+        : this(new(), new(), new(), new(), new(), new(), new(), new())
     {
     }
 
     private RowTable(
         Column<ulong> fingerprints, Column<RowFlags> flags, Column<int> emptyTurns, Column<int> examplesOf, Column<int> lengths,
-        Column<int> trainable, Column<long> ends)
+        Column<int> trainable, Column<long> ends, Column<ulong> pairs)
     {
         (_fingerprints, _flags, _emptyTurns, _examplesOf) = (fingerprints, flags, emptyTurns, examplesOf);
-        (_lengths, _trainable, _ends) = (lengths, trainable, ends);
+        (_lengths, _trainable, _ends, _pairs) = (lengths, trainable, ends, pairs);
     }
 
     public int Rows => _flags.Count;
 
     public int Examples => _lengths.Count;
 
-    public RowFacts Row(int index) => new(_fingerprints[index], _flags[index], _emptyTurns[index], _examplesOf[index]);
+    /// <summary>Rows that are pairs of answers: all of them, or none.</summary>
+    public int Pairs => _pairs.Count;
+
+    public RowFacts Row(int index) => new(
+        _fingerprints[index], _flags[index], _emptyTurns[index], _examplesOf[index], Pairs == 0 ? null : _pairs[index]);
 
     public int LengthOf(int example) => _lengths[example];
 
@@ -82,6 +88,10 @@ internal sealed class RowTable
         _flags.Add(row.Flags);
         _emptyTurns.Add(row.EmptyAssistantTurns);
         _examplesOf.Add(row.Examples);
+        if (row.Pair is { } pair)
+        {
+            _pairs.Add(pair);
+        }
     }
 
     public void Add(ExampleFacts example)
@@ -101,14 +111,15 @@ internal sealed class RowTable
         _lengths.Write(write);
         _trainable.Write(write);
         _ends.Write(write);
+        _pairs.Write(write);
     }
 
-    public static RowTable Read(int rows, int examples, ReadBytes read) => new(
+    public static RowTable Read(int rows, int examples, int pairs, ReadBytes read) => new(
         Column<ulong>.Read(rows, read), Column<RowFlags>.Read(rows, read), Column<int>.Read(rows, read),
         Column<int>.Read(rows, read), Column<int>.Read(examples, read), Column<int>.Read(examples, read),
-        Column<long>.Read(examples, read));
+        Column<long>.Read(examples, read), Column<ulong>.Read(pairs, read));
 
     /// <summary>Bytes that <see cref="Write"/> hands out.</summary>
-    public static long BytesOf(int rows, int examples) =>
-        (rows * (sizeof(ulong) + sizeof(RowFlags) + (2L * sizeof(int)))) + (examples * ((2L * sizeof(int)) + sizeof(long)));
+    public static long BytesOf(int rows, int examples, int pairs) =>
+        (rows * (sizeof(ulong) + sizeof(RowFlags) + (2L * sizeof(int)))) + (examples * ((2L * sizeof(int)) + sizeof(long))) + (pairs * (long)sizeof(ulong));
 }

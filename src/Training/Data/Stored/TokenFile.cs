@@ -10,9 +10,11 @@ namespace TrainingService.Training.Data.Stored;
 /// <param name="Key">Of what the tokens were made from; see <see cref="TokenCache.KeyOf"/>.</param>
 /// <param name="Layout">Null when the file holds no rows.</param>
 /// <param name="Narrow">Whether ids take two bytes.</param>
+/// <param name="Pairs">Rows that are pairs of answers.</param>
+/// <param name="Patterns">See <see cref="PairFigures.Patterns"/>.</param>
 internal sealed record TokenFileHead(
     string Key, string? Container, string? Layout, IReadOnlyList<string> IgnoredColumns, IReadOnlyList<string> OtherLayouts, int Rows,
-    int UsableRows, int Examples, bool Narrow);
+    int UsableRows, int Examples, bool Narrow, int Pairs, IReadOnlyList<PhrasePattern> Patterns);
 
 /// <summary>The token sequences of one file of rows, on the disk; in memory are some thirty bytes of each row.</summary>
 /// <remarks>
@@ -23,7 +25,7 @@ internal sealed record TokenFileHead(
 internal sealed class TokenFile : IExamples, IDisposable
 {
     internal const int TailBytes = (3 * sizeof(long)) + (2 * SHA256.HashSizeInBytes) + sizeof(ulong);
-    internal const ulong Mark = 0x32304E454B4F54;   // TOKEN02
+    internal const ulong Mark = 0x33304E454B4F54;   // TOKEN03
 
     private const int BufferBytes = 1 << 20;
 
@@ -160,13 +162,13 @@ internal sealed class TokenFile : IExamples, IDisposable
         var json = new byte[head];
         ReadFully(handle, json, records + table);
         var found = JsonSerializer.Deserialize<TokenFileHead>(json)!;
-        if (RowTable.BytesOf(found.UsableRows, found.Examples) != table)
+        if (found.Pairs < 0 || RowTable.BytesOf(found.UsableRows, found.Examples, found.Pairs) != table)
         {
             return null;
         }
 
         var at = records;
-        var rows = RowTable.Read(found.UsableRows, found.Examples, bytes =>
+        var rows = RowTable.Read(found.UsableRows, found.Examples, found.Pairs, bytes =>
         {
             ReadFully(handle, bytes, at);
             at += bytes.Length;

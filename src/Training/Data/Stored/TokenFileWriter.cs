@@ -43,7 +43,7 @@ internal sealed class TokenFileWriter(string path) : IDisposable
         Put(json);
         var rest = _hash.GetHashAndReset();
         _file.Write(BitConverter.GetBytes(_records));
-        _file.Write(BitConverter.GetBytes(RowTable.BytesOf(head.UsableRows, head.Examples)));
+        _file.Write(BitConverter.GetBytes(RowTable.BytesOf(head.UsableRows, head.Examples, head.Pairs)));
         _file.Write(BitConverter.GetBytes((long)json.Length));
         _file.Write(records);
         _file.Write(rest);
