@@ -19,6 +19,7 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     AnalyzeVerb.Create(),
     ExportVerb.Create(),
     WatermarkVerb.Create(),
+    R3Verb.Create(),
     MeasureVerb.Create(),
 };
 return root.Parse(args).Invoke();
