@@ -9,6 +9,7 @@ using TrainingService.Training.Devices;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
+using TrainingService.Training.Rewards;
 using TrainingService.Training.Spectra;
 using TrainingService.Training.Throughput;
 using TrainingService.Training.Tokenizers;
@@ -187,6 +188,12 @@ public static class TrainingRun
             CopyTokenizer(spec.Model, Path.Combine(workFolder, weights));
         }
 
+        if (data.Validation.Count > 0 && spec.Objective is { Use: RowUse.Pairs, Score: not null })
+        {
+            report(new PhaseReport("evaluating"));
+            Judge(spec, model, adapter, data.Validation, padId, device, workFolder, report, either);
+        }
+
         if (spec.Spectra.Enabled)
         {
             report(new PhaseReport("analysing"));
@@ -203,6 +210,18 @@ public static class TrainingRun
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
         return new(state.Step, state.TrainedTokens, ResultsOf(spec.Objective, state), usage.Read());
+    }
+
+    /// <summary>What the trained reward model does on pairs that it has not seen, and what is wrong with it.</summary>
+    private static void Judge(
+        TrainingSpec spec, CausalLm model, Adapter adapter, IExamples validation, int padId, Device device, string workFolder, Action<Report> report,
+        CancellationToken ct)
+    {
+        var pairs = RewardWriter.Score(model, adapter, validation, spec.Schedule.BatchSize, padId, device, ct);
+        foreach (var problem in RewardWriter.Write(pairs, Path.Combine(workFolder, "evaluation")).Findings.Where(finding => finding.Level == FindingLevel.Problem))
+        {
+            report(new WarningReport(problem.Text));
+        }
     }
 
     /// <summary>The training rows in the order of the first epoch, for methods that look at them before they start.</summary>

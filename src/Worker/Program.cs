@@ -20,6 +20,7 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     ExportVerb.Create(),
     WatermarkVerb.Create(),
     R3Verb.Create(),
+    JudgeVerb.Create(),
     MeasureVerb.Create(),
 };
 return root.Parse(args).Invoke();

@@ -193,6 +193,34 @@ public abstract class JobStoryTests(ApiService service) : ApiTests(service)
     }
 
     [Fact]
+    public async Task The_evaluation_of_a_reward_model_is_served_where_there_is_one()
+    {
+        var id = await CreateJob();
+        AssertError(await Get($"/v1/jobs/{id}/evaluation"), 404, "not_found", "id");
+        var store = Service.Services.GetRequiredService<IArtifactStore>();
+        using var content = new MemoryStream(Encoding.UTF8.GetBytes("""{"findings":[{"code":"prefers_longer"}]}"""));
+        var stored = await store.PutAsync($"tests/{id}/reward.json", content, "application/json", Cancellation);
+        await Add(id, jobId =>
+        [
+            new Artifact
+            {
+                Id = Guid.CreateVersion7(),
+                JobId = jobId,
+                Attempt = 0,
+                Path = "evaluation/reward.json",
+                Bytes = stored.Bytes,
+                Sha256 = stored.Sha256,
+                ContentType = "application/json",
+                StorageKey = stored.Key,
+            },
+        ]);
+
+        Assert.Equal("prefers_longer", (string?)(await Get($"/v1/jobs/{id}/evaluation")).Body["findings"]![0]!["code"]);
+        await GiveAway(id);
+        AssertError(await Get($"/v1/jobs/{id}/evaluation"), 404, "not_found", "id");
+    }
+
+    [Fact]
     public async Task A_failure_says_who_must_act()
     {
         var id = await CreateJob();

@@ -9,10 +9,11 @@ using TrainingService.Infrastructure;
 
 namespace TrainingService.Api.Jobs;
 
-/// <summary>What a run leaves behind: figures, files, spectra, log.</summary>
+/// <summary>What a run leaves behind: figures, files, spectra, evaluation, log.</summary>
 internal static class JobResultEndpoints
 {
     private const string SpectraPath = "spectra/spectra.json";
+    private const string EvaluationPath = "evaluation/reward.json";
     private const string LogPath = "logs/train.log";
     private const int MostMetricRows = 1_000_000;
     private const int LongestLog = 1 << 20;
@@ -25,6 +26,8 @@ internal static class JobResultEndpoints
         jobs.MapGet("/{id}/artifacts", Artifacts).WithSummary("List the files that a run produced");
         jobs.MapDownload("/{id}/artifacts/{**path}", Download).WithSummary("Download one of them");
         jobs.MapGet("/{id}/spectra", Spectra).WithSummary("Singular values of the adapted weights, their updates and their sums");
+        jobs.MapGet("/{id}/evaluation", Evaluation).WithSummary("What is right and wrong with a job's reward model, in sentences and figures")
+            .WithDescription("Of jobs of objective reward with validation rows. As a page and as drawings it is among the artifacts, in the folder evaluation.");
         jobs.MapGet("/{id}/logs", Logs).WithSummary("A job's story as plain text, then the last megabyte of its training log")
             .WithDescription("While the job runs: the last lines that its training process has written.");
     }
@@ -79,8 +82,17 @@ internal static class JobResultEndpoints
             : new DownloadResult(store, file.StorageKey, file.Path[(file.Path.LastIndexOf('/') + 1)..], file.ContentType, file.Bytes, file.Sha256, mayRedirect: true);
     }
 
-    private static async Task<Results<Ok<JsonElement>, ErrorResult>> Spectra(
-        string id, Caller caller, AppDbContext db, IArtifactStore store, CancellationToken cancellationToken)
+    private static Task<Results<Ok<JsonElement>, ErrorResult>> Spectra(
+        string id, Caller caller, AppDbContext db, IArtifactStore store, CancellationToken cancellationToken) =>
+        JsonArtifactAsync(id, SpectraPath, "spectrum of job", caller, db, store, cancellationToken);
+
+    private static Task<Results<Ok<JsonElement>, ErrorResult>> Evaluation(
+        string id, Caller caller, AppDbContext db, IArtifactStore store, CancellationToken cancellationToken) =>
+        JsonArtifactAsync(id, EvaluationPath, "reward evaluation of job", caller, db, store, cancellationToken);
+
+    /// <param name="what">What is missing when there is no such file.</param>
+    private static async Task<Results<Ok<JsonElement>, ErrorResult>> JsonArtifactAsync(
+        string id, string path, string what, Caller caller, AppDbContext db, IArtifactStore store, CancellationToken cancellationToken)
     {
         var job = await db.Jobs.AsNoTracking().FindOwnedAsync(caller, id, cancellationToken);
         if (job is null)
@@ -88,10 +100,10 @@ internal static class JobResultEndpoints
             return ErrorResult.NotFound("job", id);
         }
 
-        var file = await ArtifactsOf(db, job).SingleOrDefaultAsync(artifact => artifact.Path == SpectraPath, cancellationToken);
+        var file = await ArtifactsOf(db, job).SingleOrDefaultAsync(artifact => artifact.Path == path, cancellationToken);
         await using var content = file is null ? null : await store.OpenReadAsync(file.StorageKey, null, cancellationToken);
         return content is null
-            ? ErrorResult.NotFound("spectrum of job", id)
+            ? ErrorResult.NotFound(what, id)
             : TypedResults.Ok(await JsonSerializer.DeserializeAsync<JsonElement>(content, cancellationToken: cancellationToken));
     }
 

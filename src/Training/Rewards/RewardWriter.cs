@@ -1,0 +1,86 @@
+using System.Text.Json;
+using TrainingService.Training.Adapters;
+using TrainingService.Training.Data;
+using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
+using static TorchSharp.torch;
+
+namespace TrainingService.Training.Rewards;
+
+/// <summary>Scores pairs of answers with a model and writes what follows: <c>reward.json</c>, <c>reward.md</c> and drawings.</summary>
+public static class RewardWriter
+{
+    /// <summary>The report as JSON, in the folder <c>evaluation</c> of a run.</summary>
+    public const string FileName = "reward.json";
+
+    /// <summary>The report as a page for people.</summary>
+    public const string PageName = "reward.md";
+
+    /// <summary>Scores every pair once, without gradients. The caller switches dropout off.</summary>
+    /// <param name="adapter">What the model was trained with; null: it is used as it is.</param>
+    /// <param name="examples">Two sequences each, the chosen one first.</param>
+    /// <param name="padId">Token that fills the end of short sequences.</param>
+    /// <returns>In the order of the rows.</returns>
+    public static IReadOnlyList<ScoredPair> Score(
+        CausalLm model, Adapter? adapter, IReadOnlyList<Example> examples, int batchSize, int padId, Device device, CancellationToken ct)
+    {
+        using var noGrad = no_grad();
+        var pairs = new List<ScoredPair>(examples.Count);
+
+        // Neighbours of equal length waste no padding.
+        var plan = BatchPlan.ForEvaluation(ChosenExamples.LongestFirst(examples), batchSize, padId);
+        foreach (var planned in plan.ForEpoch(0))
+        {
+            ct.ThrowIfCancellationRequested();
+            using var scope = NewDisposeScope();
+            var batch = plan.Collate(planned);
+            using var seen = adapter?.BeginBatch(batch);
+            var rewards = BatchInput.Scores(model, batch, device).mean([1]).cpu().data<float>().ToArray();   // several outputs: an ensemble
+            pairs.AddRange(batch.Examples.Select((example, index) => PairOf(example, rewards[index], rewards[batch.Examples.Count + index])));
+        }
+
+        return [.. pairs.Index().OrderBy(pair => pair.Item.Row).ThenBy(pair => pair.Item.Prompt).ThenBy(pair => pair.Index).Select(pair => pair.Item)];
+    }
+
+    /// <summary>Writes the report on scored pairs into a folder, which is created when it does not exist.</summary>
+    public static RewardReport Write(IReadOnlyList<ScoredPair> pairs, string folder, RewardSections? sections = null)
+    {
+        var report = RewardEvaluation.Of(pairs, sections);
+        Directory.CreateDirectory(folder);
+        var drawings = RewardDrawings.Draw(report).ToList();
+        foreach (var (name, svg) in drawings)
+        {
+            File.WriteAllText(Path.Combine(folder, name), svg);
+        }
+
+        File.WriteAllText(Path.Combine(folder, PageName), RewardPage.Write(report, [.. drawings.Select(drawing => drawing.Name)]));
+        File.WriteAllBytes(Path.Combine(folder, FileName), JsonSerializer.SerializeToUtf8Bytes(report, SpecJson.Options));
+        return report;
+    }
+
+    private static ScoredPair PairOf(Example example, double chosen, double rejected)
+    {
+        var ends = example.Ends ?? throw new ArgumentException("The example is no pair of answers.", nameof(example));
+        return new(chosen, rejected, AnswerTokens(example.Labels.AsSpan(0, ends[0])), AnswerTokens(example.Labels.AsSpan(ends[0], ends[1] - ends[0])))
+        {
+            Row = example.Row,
+            Prompt = PromptOf(example),
+            Category = example.Category,
+            StatedMargin = example.Value,
+        };
+    }
+
+    private static int AnswerTokens(ReadOnlySpan<int> labels) => labels.Length - labels.Count(Example.Ignored);
+
+    /// <summary>FNV-1a of the tokens before the first that is judged.</summary>
+    private static ulong PromptOf(Example example)
+    {
+        var hash = 14_695_981_039_346_656_037UL;
+        for (var i = 0; i < example.Ends![0] && example.Labels[i] == Example.Ignored; i++)
+        {
+            hash = (hash ^ (uint)example.InputIds[i]) * 1_099_511_628_211UL;
+        }
+
+        return hash;
+    }
+}
