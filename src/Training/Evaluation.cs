@@ -44,8 +44,5 @@ public sealed record Evaluation(double Loss, double Accuracy, long Items, IReadO
 
     /// <summary>The figures by their public names, such as <c>eval/loss</c>.</summary>
     public IEnumerable<KeyValuePair<string, double>> Named(ObjectiveConfig objective) =>
-    [
-        new("eval/loss", Loss), new("eval/" + objective.Accuracy, Accuracy),
-        .. objective.Figures.Zip(Figures, (name, value) => KeyValuePair.Create("eval/" + name, value)),
-    ];
+        [new("eval/loss", Loss), .. objective.Named("eval/", Accuracy, Figures)];
 }

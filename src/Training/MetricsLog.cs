@@ -67,14 +67,18 @@ public sealed class MetricsLog : IDisposable
 
         Write(step.Step, values);
         Row(step.Step);
-        _row = (step.Step, step.Loss, step.TokenAccuracy ?? step.Figures?.GetValueOrDefault("train/accuracy"), null, null);
+        _row = (step.Step, step.Loss, step.TokenAccuracy ?? step.Accuracy, null, null);
     }
 
     public void Evaluated(int step, Evaluation evaluation, IReadOnlyDictionary<string, double> values)
     {
         Write(step, values);
         Row(step);
-        _row = (_row ?? (step, null, null, null, null)) with { ValidLoss = evaluation.Loss, ValidAccuracy = evaluation.Accuracy };
+        _row = (_row ?? (step, null, null, null, null)) with
+        {
+            ValidLoss = evaluation.Loss,
+            ValidAccuracy = values.Any(value => value.Key is "eval/accuracy" or "eval/token_accuracy") ? evaluation.Accuracy : null,
+        };
     }
 
     /// <summary>Brings the files on disk up to date, so that a checkpoint and what was measured before it agree.</summary>

@@ -28,7 +28,12 @@ public abstract record Report;
 /// <param name="Figures">What the objective measured besides, such as <c>train/accuracy</c>; null: nothing.</param>
 public sealed record StepReport(
     int Step, int TotalSteps, double Epoch, double Loss, double LearningRate, double GradNorm, double TokensPerSecond,
-    long TokensSeen, long TrainedTokens, long MemoryBytes, double? TokenAccuracy = null, IReadOnlyDictionary<string, double>? Figures = null) : Report;
+    long TokensSeen, long TrainedTokens, long MemoryBytes, double? TokenAccuracy = null, IReadOnlyDictionary<string, double>? Figures = null) : Report
+{
+    /// <summary>Share of the answers that were judged right; null when the objective knows no right and wrong.</summary>
+    [JsonIgnore]
+    public double? Accuracy => Figures?.TryGetValue("train/accuracy", out var share) == true ? share : null;
+}
 
 /// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>
 public sealed record MetricReport(int Step, IReadOnlyDictionary<string, double> Values) : Report;

@@ -69,7 +69,7 @@ public static class SpecChecks
 
             yield return new("model", "model scores sequences and has no output head for tokens; use objective reward, or a model of the causal kind.", SpecErrorCodes.Conflict);
         }
-        else if (wanted != has)
+        else if (!wanted.Fits(has))
         {
             yield return new(
                 "objective",

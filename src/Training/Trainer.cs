@@ -219,8 +219,7 @@ public sealed class Trainer
     /// <summary>What an objective measures besides loss and tokens, by its public names.</summary>
     private Dictionary<string, double>? FiguresOf(StepResult result) => ObjectiveConfig.IsOfTokens(Spec.Objective)
         ? null
-        : new(Spec.Objective.Figures.Zip(result.Figures, (name, value) => KeyValuePair.Create("train/" + name, value))
-            .Prepend(KeyValuePair.Create("train/" + Spec.Objective.Accuracy, result.Accuracy)));
+        : new(Spec.Objective.Named("train/", result.Accuracy, result.Figures));
 
     /// <summary>Whether something that happens every so many steps, or else after each epoch, happens after this step.</summary>
     private bool IsDue(int? everySteps, int step) => everySteps is { } every ? step % every == 0 : Plan.EndsEpoch(step);

@@ -92,7 +92,9 @@ public static class TrainingRun
         using var data = Tokenize(spec, config, tokenizer, cacheFolder ?? ownCache, report, either);
         WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
         data.Report.ThrowIfUnusable();
-        foreach (var warning in data.Report.Warnings)
+        var inspected = new[] { ("train", data.Train), ("validation", data.Validation) }.SelectMany(split =>
+            spec.Objective.Inspect(split.Item1, Unstopped(split.Item2, either)));
+        foreach (var warning in data.Report.Warnings.Concat(inspected))
         {
             report(new WarningReport(warning));
         }
@@ -223,6 +225,12 @@ public static class TrainingRun
             report(new WarningReport(problem.Text));
         }
     }
+
+    private static IEnumerable<Example> Unstopped(IEnumerable<Example> rows, CancellationToken ct) => rows.Select(row =>
+    {
+        ct.ThrowIfCancellationRequested();
+        return row;
+    });
 
     /// <summary>The training rows in the order of the first epoch, for methods that look at them before they start.</summary>
     private static Calibration CalibrationOf(

@@ -1,6 +1,7 @@
 using System.Text;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Adapters;
@@ -37,6 +38,7 @@ internal sealed class FullAdapter : Adapter
         FiniteTensors.Check(_trainable.Select(tensor => (tensor.Name, (Tensor)tensor.Parameter)));
         HuggingFaceFolder.Save(_model, folder, copyTokenizerFrom: null);
         File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForModel(card), new UTF8Encoding(false));
+        SavedObjective.Write(folder, card);
     }
 
     public override void Load(string folder)

@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Checkpoints;
@@ -71,7 +72,8 @@ internal sealed class PeftFolder
     public static bool PredictsTokens(string folder) =>
         Path.Combine(folder, PeftConfig.FileName) is var config && File.Exists(config) && PeftConfig.PredictsTokens(ReadText(config));
 
-    private static string ReadText(string path)
+    /// <summary>A small file beside the weights.</summary>
+    internal static string ReadText(string path)
     {
         var (name, bytes) = (Path.GetFileName(path), PlainFile.LengthOf(path));
         return bytes <= LargestConfigBytes ? File.ReadAllText(path) : throw TrainingException.InvalidData(
@@ -206,6 +208,7 @@ internal sealed class PeftFolder
         SafeTensorsWriter.Write(Path.Combine(folder, WeightsFile), values, new Dictionary<string, string> { ["format"] = "pt" });
         File.WriteAllBytes(Path.Combine(folder, PeftConfig.FileName), PeftConfig.Write(published, model, card.BaseModel));
         File.WriteAllText(Path.Combine(folder, "README.md"), ModelCardText.ForAdapter(card, config.Name, config.Title), new UTF8Encoding(false));
+        SavedObjective.Write(folder, card);
         var method = Path.Combine(folder, MethodFile);
         if (published == config)
         {

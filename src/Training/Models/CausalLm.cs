@@ -78,7 +78,7 @@ public abstract class CausalLm : nn.Module
                 {
                     return names.TryGetValue(weight.Name, out var stored)
                         ? checkpoint.Read(stored, ScalarType.Float32, device)
-                        : ScoreHead.New(weight, seed).to(device);
+                        : config.Score!.New(weight, seed).to(device);
                 }
 
                 var covered = quantization is not null && QuantizationConfig.Covers(weight);
@@ -109,7 +109,7 @@ public abstract class CausalLm : nn.Module
         {
             ct.ThrowIfCancellationRequested();
             return ScoreHead.Owns(weight.Name)
-                ? ScoreHead.New(weight, seed).to(device)
+                ? config.Score!.New(weight, seed).to(device)
                 : NewWeight(weight, config.InitializerRange, generator).to(dtype, device);
         });
     }

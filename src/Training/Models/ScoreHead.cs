@@ -25,13 +25,25 @@ public enum ScoreLayers
 /// <summary>What stands on the last hidden state in place of the scores of the next token, or beside them.</summary>
 /// <remarks>Its weights are float32 whatever format the model has: a reward is a difference of small numbers.</remarks>
 /// <param name="Outputs">Numbers per sequence.</param>
-public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outputs = 1)
+/// <param name="Branches">Two-layer heads side by side: each has a first layer and an equal part of the outputs of its own. Heads of one layer are
+/// apart by nature and count as one.</param>
+public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outputs = 1, int Branches = 1)
 {
     /// <summary>The module that owns the weights, as Hugging Face's sequence classification names it.</summary>
     public const string Module = "score";
 
     private const string Prefix = Module + ".";
     private const string ConfigMember = "score_layers";
+    private const string BranchesMember = "score_branches";
+
+    /// <summary>Whether a new head gives zeros, whatever it reads, until its last layer has been trained.</summary>
+    public bool StartsAtZero { get; init; }
+
+    /// <summary>Heads that share nothing but what they read, an output each.</summary>
+    public static ScoreHead Ensemble(ScoreLayers layers, int members) => new(layers, members, layers == ScoreLayers.Mlp ? members : 1);
+
+    /// <summary>Whether weights of one serve the other: how new ones begin does not matter.</summary>
+    public bool Fits(ScoreHead other) => this with { StartsAtZero = other.StartsAtZero } == other;
 
     /// <summary>Whether the output head for tokens stays beside this one: the model writes, and scores what it wrote.</summary>
     public bool KeepsTokens { get; init; }
@@ -50,7 +62,9 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
 
         var keeps = PeftFolder.PredictsTokens(adapterFolder);
         using var file = SafeTensorsFile.Open(path);
-        var head = file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.2.weight", out var second) ? new(ScoreLayers.Mlp, (int)second.Shape[0])
+        var head = file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.2.weight", out var second)
+            && file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.0.weight", out var first)
+                ? new(ScoreLayers.Mlp, (int)second.Shape[0], (int)(first.Shape[0] / Math.Max(1, second.Shape[^1])))
             : file.Entries.TryGetValue(PeftFolder.KeyPrefix + "score.weight", out var only) ? new(ScoreLayers.Linear, (int)only.Shape[0])
             : (ScoreHead?)null;
         return head is null ? null : head with { KeepsTokens = keeps };
@@ -72,7 +86,7 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
             "mlp" => ScoreLayers.Mlp,
             var other => throw config.Invalid(ConfigMember, $"is \"{other}\"", "it must be linear or mlp"),
         };
-        return new(layers, config.Count("num_labels", 1 << 16, Math.Max(1, labels))) { KeepsTokens = keepsTokens };
+        return new(layers, config.Count("num_labels", 1 << 16, Math.Max(1, labels)), config.Count(BranchesMember, 1 << 10, 1)) { KeepsTokens = keepsTokens };
     }
 
     /// <summary>Makes a model's <c>config.json</c> that of a sequence classification, or of a decoder with a head beside its own.</summary>
@@ -91,6 +105,10 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
         if (Layers == ScoreLayers.Mlp)
         {
             config[ConfigMember] = "mlp";   // Hugging Face's class has one layer; this service reads its own
+            if (Branches > 1)
+            {
+                config[BranchesMember] = Branches;
+            }
         }
     }
 
@@ -100,18 +118,18 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
         ScoreLayers.Linear => [new(Prefix + "weight", [Outputs, hiddenSize], false)],
         ScoreLayers.Mlp =>
         [
-            new(Prefix + "0.weight", [hiddenSize, hiddenSize], false),
-            new(Prefix + "0.bias", [hiddenSize], false),
+            new(Prefix + "0.weight", [Branches * hiddenSize, hiddenSize], false),
+            new(Prefix + "0.bias", [Branches * hiddenSize], false),
             new(Prefix + "2.weight", [Outputs, hiddenSize], false),
             new(Prefix + "2.bias", [Outputs], false),
         ],
     };
 
-    /// <summary>First values of one of the weights: biases zero, matrices normal with deviation 1/√(d + 1).</summary>
+    /// <summary>First values of one of the weights: biases zero, matrices normal with deviation 1/√(d + 1), or the last one zero.</summary>
     /// <remarks>The deviation is open-instruct's; Hugging Face's own 0.02 fits widths of a few thousand.</remarks>
-    public static Tensor New(WeightShape weight, long seed)
+    public Tensor New(WeightShape weight, long seed)
     {
-        if (weight.Shape.Length == 1)
+        if (weight.Shape.Length == 1 || (StartsAtZero && weight.Name is (Prefix + "weight") or (Prefix + "2.weight")))
         {
             return zeros(weight.Shape, ScalarType.Float32);
         }
@@ -131,10 +149,25 @@ public sealed record ScoreHead(ScoreLayers Layers = ScoreLayers.Linear, int Outp
         var scores = Layers switch
         {
             ScoreLayers.Linear => nn.functional.linear(input, weightOf(Prefix + "weight")),
-            ScoreLayers.Mlp => nn.functional.linear(
+            ScoreLayers.Mlp => Last(
                 nn.functional.silu(nn.functional.linear(input, weightOf(Prefix + "0.weight"), weightOf(Prefix + "0.bias"))),
                 weightOf(Prefix + "2.weight"), weightOf(Prefix + "2.bias")),
         };
         return scores.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The last layer: each branch reads its own part of the first layer's outputs.</summary>
+    /// <param name="first">[.., branches·D].</param>
+    private Tensor Last(Tensor first, Parameter weight, Parameter bias)
+    {
+        if (Branches == 1)
+        {
+            return nn.functional.linear(first, weight, bias);
+        }
+
+        var width = weight.shape[1];
+        long[] batch = [.. first.shape.SkipLast(1)];
+        var products = first.reshape([.. batch, Branches, 1, width]) * weight.reshape(Branches, Outputs / Branches, width);   // [.., n, O/n, D]
+        return products.sum(dim: -1).reshape([.. batch, Outputs]) + bias;
     }
 }

@@ -7,11 +7,11 @@ namespace TrainingService.Training.Objectives;
 public static class BradleyTerry
 {
     /// <summary>−log σ(r_chosen − r_rejected − margin) + centring·(r_chosen + r_rejected)² of each pair.</summary>
-    /// <param name="chosen">[N], float32.</param>
-    /// <param name="rejected">[N], float32.</param>
-    /// <param name="margins">[N], by how much the chosen one should lead; null: 0.</param>
+    /// <param name="chosen">[N], float32, or [N, members].</param>
+    /// <param name="rejected">Of the same shape.</param>
+    /// <param name="margins">[N] or [N, 1], by how much the chosen one should lead; null: 0.</param>
     /// <param name="centring">Pulls the mean of all rewards to zero, which the differences leave open; 0: not at all.</param>
-    /// <returns>[N], nats, in the caller's dispose scope.</returns>
+    /// <returns>Of the shape of the rewards, nats, in the caller's dispose scope.</returns>
     public static Tensor Losses(Tensor chosen, Tensor rejected, Tensor? margins = null, double centring = 0)
     {
         using var scope = NewDisposeScope();

@@ -12,6 +12,8 @@ namespace TrainingService.Training.Objectives;
 [JsonDerivedType(typeof(PretrainingConfig), "pretraining")]
 [JsonDerivedType(typeof(RewardConfig), "reward")]
 [JsonDerivedType(typeof(CritiqueRewardConfig), "critique_reward")]
+[JsonDerivedType(typeof(RegressionConfig), "regression")]
+[JsonDerivedType(typeof(ClassificationConfig), "classification")]
 public abstract record ObjectiveConfig
 {
     /// <summary>What is made of a row.</summary>
@@ -23,14 +25,40 @@ public abstract record ObjectiveConfig
     /// <summary>A model as this objective needs it: with its score head.</summary>
     public ModelConfig On(ModelConfig model) => Score is null ? model : model with { Score = Score };
 
-    /// <summary>Name of the share of items that are right.</summary>
-    internal virtual string Accuracy => "token_accuracy";
+    /// <summary>Name of the share of items that are right; null: items are not right or wrong.</summary>
+    internal virtual string? Accuracy => "token_accuracy";
 
     /// <summary>Whether the items are tokens.</summary>
     internal static bool IsOfTokens(ObjectiveConfig objective) => objective.Accuracy == "token_accuracy";
 
     /// <summary>Names of the means over the items in <see cref="BatchLoss.Figures"/>.</summary>
     internal virtual IReadOnlyList<string> Figures => [];
+
+    /// <summary>What is told of the means of <see cref="Figures"/>: they themselves, unless something follows from them that is no mean over items.</summary>
+    internal virtual IEnumerable<KeyValuePair<string, double>> Derive(IReadOnlyList<double> means) =>
+        Figures.Zip(means, (name, mean) => KeyValuePair.Create(name, mean));
+
+    /// <summary>All that was measured besides the loss, by public names.</summary>
+    /// <param name="prefix">Of each name, such as <c>eval/</c>.</param>
+    /// <param name="accuracy">Share of items that are right.</param>
+    /// <param name="means">Of <see cref="Figures"/>.</param>
+    internal IEnumerable<KeyValuePair<string, double>> Named(string prefix, double accuracy, IReadOnlyList<double> means)
+    {
+        var named = Derive(means);
+        return (Accuracy is { } right ? named.Prepend(KeyValuePair.Create(right, accuracy)) : named)
+            .Select(figure => KeyValuePair.Create(prefix + figure.Key, figure.Value));
+    }
+
+    /// <summary>Looks at rows before a run trains on them.</summary>
+    /// <param name="split">Member of <c>data</c> that names them.</param>
+    /// <returns>What their owner should know.</returns>
+    /// <exception cref="TrainingException">A row is of no use to this objective.</exception>
+    internal virtual IEnumerable<string> Inspect(string split, IEnumerable<Example> rows) => [];
+
+    /// <summary>Reads the outputs of the score head as rewards.</summary>
+    /// <param name="outputs">[B, outputs], as <see cref="CausalLm.Score"/> gives them.</param>
+    /// <returns>Tensors in the caller's dispose scope.</returns>
+    public virtual ScoredAnswers Read(Tensor outputs) => RewardEnsemble.Read(outputs);
 
     /// <summary>How many items the loss of a batch is summed over; the loss of a step is divided by the total over its batches.</summary>
     public virtual long Weight(Batch batch) => batch.TrainableTokens;

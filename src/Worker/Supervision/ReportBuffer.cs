@@ -213,7 +213,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             ["step"] = step.Step,
             ["total_steps"] = step.TotalSteps,
             ["train_loss"] = step.Loss,
-            ["train_mean_token_accuracy"] = step.TokenAccuracy ?? step.Figures?.GetValueOrDefault("train/accuracy"),
+            ["train_mean_token_accuracy"] = step.TokenAccuracy ?? step.Accuracy,
             ["learning_rate"] = step.LearningRate,
             ["grad_norm"] = step.GradNorm,
             ["tokens_per_second"] = step.TokensPerSecond,
