@@ -6,6 +6,8 @@
 // FOLDER/base/tokenizer.json     byte-level BPE trained on the corpus; tokenizer_config.json and config.json beside it
 // FOLDER/data/train.jsonl        prompt/completion rows: an order message and its record
 // FOLDER/data/validation.jsonl   the same, other orders
+// FOLDER/data/preferences.jsonl  prompt/chosen/rejected rows: of two replies to a message, the one that states more of the order is better
+// FOLDER/data/preferences-validation.jsonl   the same, other messages
 //
 // The corpus never shows a record, so the base model knows the words and can look things up, but not the task.
 // Everything follows from one seed: two runs write the same bytes.
@@ -21,6 +23,8 @@ using System.Text.RegularExpressions;
 const int CorpusRows = 24_000;
 const int TrainRows = 1_600;
 const int ValidationRows = 200;
+const int PreferenceRows = 800;
+const int PreferenceValidationRows = 200;
 const int VocabularySize = 400;   // small, so that names and colors are several tokens and copying them is learned early
 
 var folder = args is [var path] ? path : throw new ArgumentException("usage: dotnet run samples/generate.cs -- FOLDER");
@@ -45,6 +49,22 @@ while (rows.Count < TrainRows + ValidationRows)
 
 JsonLines.Write(Path.Combine(folder, "data", "train.jsonl"), rows.Take(TrainRows));
 JsonLines.Write(Path.Combine(folder, "data", "validation.jsonl"), rows.Skip(TrainRows));
+
+// Numbers of their own, so that the rows above stay as they are.
+var choices = new SplitMix64(20_262);
+var pairs = new List<JsonObject>();
+while (pairs.Count < PreferenceRows + PreferenceValidationRows)
+{
+    var order = Order.Draw(choices);
+    var message = order.Message(choices);
+    if (seen.Add(message))
+    {
+        pairs.Add(Replies.Pair(order, message, choices));
+    }
+}
+
+JsonLines.Write(Path.Combine(folder, "data", "preferences.jsonl"), pairs.Take(PreferenceRows));
+JsonLines.Write(Path.Combine(folder, "data", "preferences-validation.jsonl"), pairs.Skip(PreferenceRows));
 
 // The record's punctuation must be in the tokenizer's reach; bytes alone already guarantee that, so it trains on the corpus only.
 BytePairTokenizer.Train(corpus.Take(6_000), VocabularySize).Write(Path.Combine(folder, "base"));
@@ -76,7 +96,7 @@ JsonFile.Write(Path.Combine(folder, "base", "config.json"), new JsonObject
     ["use_cache"] = true,
 });
 
-Console.WriteLine($"{CorpusRows} corpus rows, {TrainRows} training rows, {ValidationRows} validation rows in {folder}");
+Console.WriteLine($"{CorpusRows} corpus rows, {TrainRows} training rows, {ValidationRows} validation rows, {pairs.Count} pairs in {folder}");
 
 /// <summary>One order of the sample world.</summary>
 internal sealed record Order(string Customer, string City, int Quantity, string Color, string Item, string Day)
@@ -162,6 +182,52 @@ internal static class Corpus
         (4, _) => $"Each item is a {order.Item}.",
         (_, 0) => $"On which day? {order.Day}.",
         (_, _) => $"The day is {order.Day}.",
+    };
+}
+
+/// <summary>Replies to a message. Each sentence states a part of the order or asks for it; how many sentences there are says nothing of how good a reply is.</summary>
+internal static class Replies
+{
+    /// <summary>Two replies, of which the chosen one states more parts of the order. <c>category</c>: close where it is one more, else clear.</summary>
+    public static JsonObject Pair(Order order, string message, SplitMix64 random)
+    {
+        var more = 1 + random.Below(3);
+        var fewer = random.Below(more);
+        return new JsonObject
+        {
+            ["prompt"] = $"Message: {message}\nReply:",
+            ["chosen"] = Text(order, more, random),
+            ["rejected"] = Text(order, fewer, random),
+            ["category"] = more - fewer == 1 ? "close" : "clear",
+        };
+    }
+
+    private static string Text(Order order, int statements, SplitMix64 random)
+    {
+        var sentences = 3 + random.Below(2);
+        var parts = random.Shuffle([0, 1, 2, 3, 4, 5]);
+        var states = random.Shuffle([.. Enumerable.Range(0, sentences).Select(index => index < statements)]);
+        return string.Concat(Enumerable.Range(0, sentences).Select(index => " " + (states[index] ? Statement(parts[index], order) : Question(parts[index]))));
+    }
+
+    private static string Statement(int part, Order order) => part switch
+    {
+        0 => $"The order is for {order.Customer}.",
+        1 => $"It goes to {order.City}.",
+        2 => $"The quantity is {order.Quantity}.",
+        3 => $"The color is {order.Color}.",
+        4 => $"Each item is a {order.Item}.",
+        _ => $"The day is {order.Day}.",
+    };
+
+    private static string Question(int part) => part switch
+    {
+        0 => "Who is the customer?",
+        1 => "Which city is it?",
+        2 => "How many are there?",
+        3 => "What color are they?",
+        4 => "What is the item?",
+        _ => "On which day?",
     };
 }
 
