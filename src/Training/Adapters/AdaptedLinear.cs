@@ -37,8 +37,11 @@ internal abstract class AdaptedLinear : nn.Module<Tensor, Tensor>
 
     public LinearShape Shape => _parts.Shape;
 
+    /// <summary>The frozen layer beside which the update runs: the model's own, for most methods.</summary>
+    public virtual nn.Module<Tensor, Tensor> BaseLayer => ModelLayer;
+
     /// <summary>The model's own layer.</summary>
-    public virtual nn.Module<Tensor, Tensor> BaseLayer => _parts.Slot.Base;
+    protected nn.Module<Tensor, Tensor> ModelLayer => _parts.Slot.Base;
 
     /// <summary>ΔW as a product of thin matrices; null where it is none.</summary>
     /// <returns>The layer's own tensors, or new ones in the caller's dispose scope.</returns>
@@ -70,6 +73,10 @@ internal abstract class AdaptedLinear : nn.Module<Tensor, Tensor>
         using var scope = NewDisposeScope();
         return (BaseLayer.forward(x) + nn.functional.linear(x, Delta().to(x.dtype))).MoveToOuterDisposeScope();
     }
+
+    /// <summary>What the model's own layer gives, by the same products as in <see cref="forward"/> where one of a frozen weight is part of it.</summary>
+    /// <returns>[.., out], without gradient, in the caller's dispose scope.</returns>
+    public virtual Tensor RunWithoutUpdate(Tensor x) => ModelLayer.forward(x);
 
     /// <summary>W of the model's own layer, [out, in], float32, without gradient, in the caller's dispose scope.</summary>
     public Tensor FrozenWeight() => WeightOf(_parts.Slot.Base).to_type(ScalarType.Float32);

@@ -72,6 +72,10 @@ public abstract class Adapter : IDisposable
     /// <returns>Disposed when the batch's gradients are there; null: nothing has to end. Tensors are the caller's dispose scope's.</returns>
     public virtual IDisposable? BeginBatch(Batch batch) => null;
 
+    /// <summary>Lets the model run as if nothing were attached to it, until the result is disposed; gradients are off meanwhile.</summary>
+    /// <returns>Null: the base model is not there any more, because weights of its own train or others have taken their place.</returns>
+    public virtual IDisposable? SwitchOff() => null;
+
     /// <summary>Called after each optimizer step, one-based; the gradients of the step are still there.</summary>
     public virtual void AfterStep(int step)
     {

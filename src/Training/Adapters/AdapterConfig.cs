@@ -138,6 +138,11 @@ public abstract record AdapterConfig
     /// </summary>
     internal virtual bool MakesQuantizedBase => false;
 
+    /// <summary>Whether <see cref="Adapter.SwitchOff"/> gives the base model back.</summary>
+    /// <param name="held">How the base is held.</param>
+    /// <exception cref="TrainingException"><see cref="From"/> cannot be read.</exception>
+    internal virtual bool LeavesBase(ModelConfig model, QuantizationConfig? held) => false;
+
     /// <summary>How the base is quantised under a spec that says nothing of it; null: not at all.</summary>
     internal virtual QuantizationConfig? DefaultQuantization => null;
 

@@ -256,6 +256,7 @@ internal sealed class KindGate
 internal sealed class KindAdapter(CausalLm model, KindConfig config, LayerPlan plan) : LayerAdapter(model, config, plan)
 {
     private readonly Device _device = model.Device;
+    private Tensor? _shown;
 
     public override IDisposable? BeginBatch(Batch batch)
     {
@@ -266,20 +267,23 @@ internal sealed class KindAdapter(CausalLm model, KindConfig config, LayerPlan p
 
         using var scope = NewDisposeScope();
         var numbers = tensor(Array.ConvertAll(classes, number => (long)number), [batch.Size, batch.Length]);
+        var before = _shown;
         Set(KindGate.Of(config, DeviceCopy.To(numbers, _device)).MoveToOuterDisposeScope());
-        return new Shown(this);
+        return new Shown(this, before);
     }
 
     private void Set(Tensor? gate)
     {
+        _shown = gate;
         foreach (var layer in Layers.Cast<KindLinear>())
         {
             layer.SetGate(gate);
         }
     }
 
-    private sealed class Shown(KindAdapter adapter) : IDisposable
+    /// <param name="before">The gate of the batch around this one: an objective may look at other rows meanwhile.</param>
+    private sealed class Shown(KindAdapter adapter, Tensor? before) : IDisposable
     {
-        public void Dispose() => adapter.Set(null);
+        public void Dispose() => adapter.Set(before);
     }
 }

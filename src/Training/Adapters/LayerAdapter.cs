@@ -15,6 +15,7 @@ internal class LayerAdapter : Adapter
     private readonly List<TrainableTensor> _trainable = [];
     private readonly List<SavedTensor> _saved = [];
     private bool _merged;
+    private bool _trainsInPlace;
 
     public LayerAdapter(CausalLm model, LayerAdapterConfig config, LayerPlan plan)
     {
@@ -84,6 +85,9 @@ internal class LayerAdapter : Adapter
         Settle();
     }
 
+    public override IDisposable? SwitchOff() =>
+        _trainsInPlace || (Config.MakesQuantizedBase && Quantization is not null) ? null : new SwitchedOff(_layers);
+
     public override void SetTraining(bool training)
     {
         foreach (var (_, layer) in _layers)
@@ -131,6 +135,7 @@ internal class LayerAdapter : Adapter
         var roles = _model.Config.Weights.ToDictionary(weight => weight.Name, TrainedShape.RoleOf);
         foreach (var (name, key) in tensors)
         {
+            _trainsInPlace = true;
             weights[name].requires_grad = true;
             _trainable.Add(new TrainableTensor(PeftFolder.KeyPrefix + key, weights[name]) { Role = roles[name] });
             _saved.Add(SavedTensor.Of(PeftFolder.KeyPrefix + key, weights[name]));

@@ -84,6 +84,12 @@ public abstract record LayerAdapterConfig : AdapterConfig
         ];
     }
 
+    internal override bool LeavesBase(ModelConfig model, QuantizationConfig? held)
+    {
+        var config = From is null ? this : PeftFolder.Open(From).Reconcile(this, model);
+        return (held is null || !config.MakesQuantizedBase) && config.Trained(model).All(tensor => tensor.IsAdded);
+    }
+
     /// <summary>The modules among which the selectors choose, in the model's order: linear layers, for all methods but those on other modules.</summary>
     internal virtual IReadOnlyList<LinearShape> Candidates(ModelConfig model) => LayerPlan.LinearsOf(model);
 

@@ -1,5 +1,6 @@
 using TorchSharp.Modules;
 using TrainingService.Training.Models;
+using TrainingService.Training.Numerics;
 using static TorchSharp.torch;
 using Linear = TrainingService.Training.Models.Linear;
 
@@ -31,6 +32,20 @@ internal class LoraLinear(LayerParts parts, double scale, double dropout) : Adap
     }
 
     public override void Initialise(AdapterStart start) => A.copy_(LowRankConfig.Kaiming(A.shape, start.Random));
+
+    /// <inheritdoc/>
+    /// <remarks>Two libraries round differently: with B at zero, the layer gives this to the bit.</remarks>
+    public override Tensor RunWithoutUpdate(Tensor x)
+    {
+        if (AsProduct() is not { } product || !ReferenceEquals(product.Weight, (ModelLayer as Linear)?.weight))
+        {
+            return base.RunWithoutUpdate(x);
+        }
+
+        using var scope = NewDisposeScope();
+        var y = Products.Multiply(x.reshape(-1, x.shape[^1]), product.Weight, product.Bias);
+        return y.view([.. x.shape[..^1], y.shape[1]]).MoveToOuterDisposeScope();
+    }
 
     public override Tensor forward(Tensor x) => RunTogether(x, [this])?[0] ?? RunAlone(x);
 

@@ -39,6 +39,8 @@ internal sealed class VirtualTokensAdapter : Adapter
 
     public override QuantizationConfig? Quantization => _model.Quantization;
 
+    public override IDisposable? SwitchOff() => new Hidden(_model);
+
     public override void Save(string folder, ModelCard card)
     {
         PeftFolder.Write(folder, _config, _model.Config, [SavedTensor.Of(Key, _table)], card);
@@ -62,5 +64,21 @@ internal sealed class VirtualTokensAdapter : Adapter
             _model.VirtualTokens = null;
             _table.Dispose();
         }
+    }
+
+    /// <summary>Takes a model's virtual tokens away until it is disposed.</summary>
+    private sealed class Hidden : IDisposable
+    {
+        private readonly CausalLm _model;
+        private readonly VirtualTokens? _tokens;
+
+        public Hidden(CausalLm model)
+        {
+            _model = model;
+            _tokens = model.VirtualTokens;
+            model.VirtualTokens = null;
+        }
+
+        public void Dispose() => _model.VirtualTokens = _tokens;
     }
 }

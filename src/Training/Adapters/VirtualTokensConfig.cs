@@ -3,6 +3,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Quantization;
 using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
 
@@ -37,6 +38,8 @@ public abstract record VirtualTokensConfig : AdapterConfig, IValidatableObject
 
     /// <summary>Tokens of <see cref="InitText"/>; null until the tokenizer has read it.</summary>
     internal IReadOnlyList<int>? InitTokens { get; init; }
+
+    internal override bool LeavesBase(ModelConfig model, QuantizationConfig? held) => true;
 
     internal override int VirtualTokens => NumVirtualTokens;
 

@@ -67,6 +67,26 @@ public abstract class AdapterContract
     }
 
     [Fact]
+    public void Switched_off_it_gives_the_base_model_back_where_it_says_so()
+    {
+        using var scope = NewDisposeScope();
+        using var model = LoadModel();
+        var ids = TinyModel.Batch().Ids;
+        var before = TinyModel.Logits(model, ids);
+        using var adapter = Config.Attach(model, seed: 1, CalibrationData);
+        Step(model, adapter, LearningRate, steps: 2);
+        var trained = TinyModel.Logits(model, ids);
+
+        using (var off = adapter.SwitchOff())
+        {
+            Assert.Equal(Config.LeavesBase(model.Config, model.Quantization), off is not null);
+            Assert.InRange(off is null ? 0 : Numbers.RelativeError(TinyModel.Logits(model, ids), before), 0, 1e-6);
+        }
+
+        Assert.True(TinyModel.Logits(model, ids).equal(trained).all().item<bool>());
+    }
+
+    [Fact]
     public void Saved_loaded_and_merged_give_the_same_logits()
     {
         using var scope = NewDisposeScope();
