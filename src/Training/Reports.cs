@@ -32,7 +32,9 @@ public sealed record StepReport(
 {
     /// <summary>Share of the answers that were judged right; null when the objective knows no right and wrong.</summary>
     [JsonIgnore]
-    public double? Accuracy => Figures?.TryGetValue("train/accuracy", out var share) == true ? share : null;
+    public double? Accuracy => Figures is { } figures && (figures.TryGetValue("train/accuracy", out var share) || figures.TryGetValue("train/rewards/accuracies", out share))
+        ? share
+        : null;
 }
 
 /// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>
@@ -46,7 +48,7 @@ public sealed record CheckpointReport(int Step, string Path, bool Best, IReadOnl
 /// <summary>What the run should take, once its rows are known; the time is left to those who know earlier runs.</summary>
 public sealed record EstimateReport(RunCost Cost) : Report;
 
-/// <summary>What the process is busy with: <c>tokenizing</c>, <c>calibrating</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
+/// <summary>What the process is busy with: <c>tokenizing</c>, <c>calibrating</c>, <c>reference</c>, <c>training</c>, <c>evaluating</c>, <c>analysing</c>, <c>exporting</c>.</summary>
 public sealed record PhaseReport(string Phase) : Report;
 
 /// <summary>How far a phase is that knows it.</summary>

@@ -125,6 +125,7 @@ public static class TrainingRun
             AddedFiles = RunHistory.Files,
         };
         var start = Resume(checkpoints, IdentityOf(spec, data), report, either);
+        var (train, validation) = Referenced(spec, config, model, data, device, padId, report, either);
         using var shown = start.Step > 0 || spec.Data.Calibration is not { } rows
             ? null
             : Tokenize(spec with { Data = spec.Data with { Train = rows, Validation = null, ValidationSplit = 0 } }, config, tokenizer,
@@ -134,7 +135,7 @@ public static class TrainingRun
             model, spec.Seed, CalibrationOf(spec, shown ?? data, device, padId, report, either), start.Step > 0 ? checkpoints.WeightsOf(start.Step) : null);
         using var parameters = new FlatParameters(adapter.Trainable);
         using var optimizer = spec.Optimizer.Create(parameters);
-        var plan = new StepPlan(BatchPlan.ForTraining(data.Train, spec.Data, spec.Objective.Use, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
+        var plan = new StepPlan(BatchPlan.ForTraining(train, spec.Data, spec.Objective.Use, spec.Schedule.BatchSize, padId, spec.Seed), spec.Schedule);
         report(new EstimateReport(estimate.CostOf(spec, onGpu, plan.TotalSteps)));
         adapter.Begin(plan.TotalSteps);
         RunHistory.Restore(start.Step > 0 ? checkpoints.FolderOf(start.Step) : null, workFolder);
@@ -162,7 +163,7 @@ public static class TrainingRun
                 Parameters = parameters,
                 Optimizer = optimizer,
                 Plan = plan,
-                Validation = data.Validation,
+                Validation = validation,
                 Checkpoints = checkpoints,
                 CardOf = CardOf,
                 Metrics = metrics,
@@ -255,6 +256,39 @@ public static class TrainingRun
                 }
             },
             ct);
+    }
+
+    /// <summary>The rows as the objective sees them: with the reference model's log-probabilities, where these are computed before training.</summary>
+    /// <param name="model">With nothing attached yet.</param>
+    private static (IExamples Train, IExamples Validation) Referenced(
+        TrainingSpec spec, ModelConfig config, CausalLm model, PreparedData data, Device device, int padId, Action<Report> report, CancellationToken ct)
+    {
+        if (spec.Objective is not ReferencedConfig objective)
+        {
+            return (data.Train, data.Validation);
+        }
+
+        var (train, validation) = (objective.Arranged(data.Train), objective.Arranged(data.Validation));
+        if (!objective.PrecomputeReference && spec.Adapter.LeavesBase(config, spec.HeldBase))
+        {
+            return (train, validation);
+        }
+
+        const string Phase = "reference";
+        report(new PhaseReport(Phase));
+        var told = Stopwatch.GetTimestamp();
+        IExamples Measured(IExamples examples, int before) => ReferencePass.Over(
+            objective, model, examples, spec.Schedule.BatchSize, padId, device,
+            done =>
+            {
+                if (Stopwatch.GetElapsedTime(told) >= ProgressEvery)
+                {
+                    told = Stopwatch.GetTimestamp();
+                    report(new ProgressReport(Phase, before + done, train.Count + validation.Count, ProgressUnit.Rows));
+                }
+            },
+            ct);
+        return (Measured(train, 0), Measured(validation, train.Count));
     }
 
     private static PreparedData Tokenize(

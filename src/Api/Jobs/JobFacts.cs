@@ -12,7 +12,7 @@ internal sealed record StepFigures(double? Epoch, double? Loss, double? TokensPe
 /// <summary>A job and what is known of it beside its row. Both dialects are views of this.</summary>
 internal sealed record JobFacts(TrainingJob Job, int? QueuePosition, StepFigures? LastStep, double? PhasePercent)
 {
-    private static readonly string[] MeasuredPhases = ["downloading", "tokenizing", "calibrating"];
+    private static readonly string[] MeasuredPhases = ["downloading", "tokenizing", "calibrating", "reference"];
 
     public IReadOnlyList<string> ResultFiles =>
         Job.ResultFileId is { } file ? [PublicId.Of(PublicId.File, file)] : [];

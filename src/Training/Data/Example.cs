@@ -25,6 +25,12 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
     /// <summary>What kind of row its file calls it, for figures by category; null: it does not say.</summary>
     public string? Category { get; init; }
 
+    /// <summary>The answer of another prompt, token ids, for objectives that ask how likely such a one is; null: none was looked for.</summary>
+    public IReadOnlyList<int>? Unrelated { get; init; }
+
+    /// <summary>Log-probabilities under the reference model, nats, one for each answer that the objective asks of it; null: not computed before training.</summary>
+    public IReadOnlyList<float>? References { get; init; }
+
     /// <summary>Length of the longest sequence.</summary>
     internal int Longest => Ends is null ? InputIds.Length : Ends.Select((end, part) => end - (part == 0 ? 0 : Ends[part - 1])).Max();
 

@@ -15,6 +15,9 @@ public sealed class ChosenExamples(IReadOnlyList<Example> source, int[] order) :
 {
     public int Count => order.Length;
 
+    /// <summary>Number in the other list of each.</summary>
+    public IReadOnlyList<int> Order => order;
+
     public Example this[int index] => source[order[index]];
 
     public int LengthOf(int index) => LengthOf(source, order[index]);

@@ -14,6 +14,10 @@ namespace TrainingService.Training.Objectives;
 [JsonDerivedType(typeof(CritiqueRewardConfig), "critique_reward")]
 [JsonDerivedType(typeof(RegressionConfig), "regression")]
 [JsonDerivedType(typeof(ClassificationConfig), "classification")]
+[JsonDerivedType(typeof(DpoConfig), "dpo")]
+[JsonDerivedType(typeof(KtoConfig), "kto")]
+[JsonDerivedType(typeof(OrpoConfig), "orpo")]
+[JsonDerivedType(typeof(SimpoConfig), "simpo")]
 public abstract record ObjectiveConfig
 {
     /// <summary>What is made of a row.</summary>
