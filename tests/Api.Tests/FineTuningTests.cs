@@ -75,11 +75,57 @@ public abstract class FineTuningTests(ApiService service) : ApiTests(service)
         var (_, answer) = await Post("/v1/fine_tuning/jobs", new JsonObject());
         Assert.Contains("training_file", answer["errors"]!.AsArray().Select(error => (string?)error!["param"]));
         var body = await Body();
-        body["method"] = new JsonObject { ["type"] = "dpo" };
+        body["method"] = new JsonObject { ["type"] = "reinforcement" };
         AssertError(await Post("/v1/fine_tuning/jobs", body), 400, "unsupported_method", "method.type");
         body.Remove("method");
         body["model"] = "nobody";
         AssertError(await Post("/v1/fine_tuning/jobs", body), 400, "model_not_available", "model");
+    }
+
+    [Fact]
+    public async Task Preferences_are_a_method_of_their_own()
+    {
+        var body = await Body();
+        body["method"] = Dpo(new JsonObject { ["n_epochs"] = 2, ["batch_size"] = 4, ["learning_rate_multiplier"] = 0.5, ["beta"] = 0.25 });
+        body["objective"] = new JsonObject { ["type"] = "dpo", ["loss"] = "ipo" };
+        var (status, job) = await Post("/v1/fine_tuning/jobs", body);
+        Assert.True(status == 200, job.ToJsonString());
+        Assert.Equal("dpo", (string)job["objective"]!["type"]!);
+        Assert.Equal(0.25, (double)job["objective"]!["beta"]!);
+        Assert.Equal("ipo", (string)job["objective"]!["loss"]!);
+        Assert.Equal("dpo", (string)job["method"]!["type"]!);
+        Assert.Equal(0.25, (double)job["method"]!["dpo"]!["hyperparameters"]!["beta"]!);
+        Assert.Equal(4, (int)job["method"]!["dpo"]!["hyperparameters"]!["batch_size"]!);
+        Assert.Null(job["hyperparameters"]!["beta"]);
+
+        body.Remove("objective");
+        body["method"] = Dpo(new JsonObject { ["beta"] = "auto" });
+        (_, job) = await Post("/v1/fine_tuning/jobs", body);
+        Assert.Equal(0.1, (double)job["method"]!["dpo"]!["hyperparameters"]!["beta"]!);
+
+        body["method"] = Dpo(new JsonObject { ["beta"] = -1 });
+        AssertError(await Post("/v1/fine_tuning/jobs", body), 400, "invalid_value", "method.dpo.hyperparameters.beta");
+        body["method"] = Dpo(new JsonObject { ["beta"] = 1000 });
+        var (tooMuch, answer) = await Post("/v1/fine_tuning/jobs", body);
+        Assert.Equal(400, tooMuch);
+        Assert.Equal("method.dpo.hyperparameters.beta", (string)answer["errors"]![0]!["param"]!);
+    }
+
+    [Fact]
+    public async Task The_official_dotnet_package_trains_on_preferences()
+    {
+        var client = new OpenAIClient(new ApiKeyCredential("none"), new OpenAIClientOptions { Endpoint = new Uri(Http.BaseAddress!, "/v1") });
+        var body = await Body();
+        var jobs = client.GetFineTuningClient();
+        var job = await jobs.FineTuneAsync(
+            (string)body["model"]!, (string)body["training_file"]!, waitUntilCompleted: false,
+            new FineTuningOptions { TrainingMethod = FineTuningTrainingMethod.CreateDirectPreferenceOptimization(epochCount: 2, betaFactor: 1) },
+            Cancellation);
+
+        Assert.Equal(1, Assert.IsType<HyperparametersForDPO>(job.MethodHyperparameters).Beta);
+        var (_, read) = await Get($"/v1/fine_tuning/jobs/{job.JobId}");
+        Assert.Equal(1, (double)read["objective"]!["beta"]!);
+        await job.CancelAndUpdateAsync(Cancellation);
     }
 
     [Fact]
@@ -126,6 +172,12 @@ public abstract class FineTuningTests(ApiService service) : ApiTests(service)
         var models = await client.GetOpenAIModelClient().GetModelsAsync(Cancellation);
         Assert.Contains(models.Value, entry => entry.Id == model);
     }
+
+    private static JsonObject Dpo(JsonObject hyperparameters) => new()
+    {
+        ["type"] = "dpo",
+        ["dpo"] = new JsonObject { ["hyperparameters"] = hyperparameters },
+    };
 
     private static JsonObject Supervised(JsonObject hyperparameters) => new()
     {

@@ -80,7 +80,7 @@ internal sealed record FineTuningJobResponse(
             PublicId.Of(PublicId.Job, job.Id), Wire.UnixSeconds(job.CreatedAt), Wire.UnixSeconds(job.FinishedAt), job.Model, job.FineTunedModel,
             caller.ProjectName, facts.ResultFiles, StatusOf(job.Status), data.GetProperty("train").GetString()!,
             data.GetProperty("validation").GetString(), hyperparameters,
-            new JsonObject { ["type"] = method, [method] = new JsonObject { ["hyperparameters"] = hyperparameters.DeepClone() } },
+            new JsonObject { ["type"] = method, [method] = new JsonObject { ["hyperparameters"] = OfMethod(hyperparameters, spec.GetProperty("objective")) } },
             job.Status == JobStatus.Succeeded ? Wire.Int32(job.TrainedTokens) : null,
             job.Failure is { } failure
                 ? new FineTuningError(failure.Code, failure.Message, failure.Param, failure.Responsibility, failure.LogTail)
@@ -117,6 +117,18 @@ internal sealed record FineTuningJobResponse(
 
     /// <summary>The clients know no status between running and cancelled, and such a job still runs.</summary>
     private static string StatusOf(JobStatus status) => status == JobStatus.Cancelling ? "running" : Wire.Name(status);
+
+    /// <summary>Those of the job, and what the method has besides.</summary>
+    private static JsonNode OfMethod(JsonObject hyperparameters, JsonElement objective)
+    {
+        var all = hyperparameters.DeepClone();
+        if (objective.TryGetProperty(FineTuningMethods.Beta, out var beta))
+        {
+            all[FineTuningMethods.Beta] = beta.GetDouble();
+        }
+
+        return all;
+    }
 
     private static JsonObject HyperparametersOf(JsonElement spec)
     {

@@ -20,6 +20,7 @@ internal static class FineTuningEndpoints
         jobs.MapPost("", Create).WithSummary("Create a fine-tuning job").TakesFineTuningJob()
             .WithDescription("OpenAI's body. hyperparameters (n_epochs, batch_size, learning_rate_multiplier; \"auto\" or a number) become "
                 + "schedule.epochs, schedule.batch_size and optimizer.learning_rate = 0.0002 × multiplier; auto is the default of the spec. "
+                + "method.type is supervised, continued_pretraining, dpo, kto, orpo, simpo or reward; beta, of the middle four, is objective.beta. "
                 + "batch_size counts rows: data.packing is false here unless it is given. "
                 + "Every part of the training spec (data, objective, adapter, optimizer, schedule, …) may stand beside, and peft takes an "
                 + "adapter in the field names of Hugging Face PEFT. A model ft:… continues a fine-tuned model.");

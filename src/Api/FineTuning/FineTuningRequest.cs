@@ -67,7 +67,7 @@ internal sealed class FineTuningRequest
         ReadMethod();
         if (Get(_body, "hyperparameters") is { } hyperparameters)
         {
-            ReadHyperparameters(hyperparameters, "hyperparameters");
+            ReadHyperparameters(hyperparameters, "hyperparameters", FineTuningMethods.HyperparametersOf("supervised"));
         }
 
         ReadIntegrations();
@@ -109,12 +109,12 @@ internal sealed class FineTuningRequest
             RefuseOthers(settings, $"method.{type}", ["hyperparameters"]);
             if (Get(settings, "hyperparameters") is { } hyperparameters)
             {
-                ReadHyperparameters(hyperparameters, $"method.{type}.hyperparameters");
+                ReadHyperparameters(hyperparameters, $"method.{type}.hyperparameters", FineTuningMethods.HyperparametersOf(type));
             }
         }
     }
 
-    private void ReadHyperparameters(JsonElement values, string path)
+    private void ReadHyperparameters(JsonElement values, string path, string[] known)
     {
         if (values.ValueKind != JsonValueKind.Object)
         {
@@ -122,10 +122,14 @@ internal sealed class FineTuningRequest
             return;
         }
 
-        RefuseOthers(values, path, ["n_epochs", "batch_size", "learning_rate_multiplier"]);
+        RefuseOthers(values, path, known);
         ReadNumber(values, path, "n_epochs", "schedule.epochs", factor: 1, whole: true);
         ReadNumber(values, path, "batch_size", "schedule.batch_size", factor: 1, whole: true);
         ReadNumber(values, path, "learning_rate_multiplier", "optimizer.learning_rate", BaseLearningRate, whole: false);
+        if (known.Contains(FineTuningMethods.Beta))
+        {
+            ReadNumber(values, path, FineTuningMethods.Beta, "objective.beta", factor: 1, whole: false);
+        }
     }
 
     private void ReadNumber(JsonElement values, string path, string name, string target, double factor, bool whole)

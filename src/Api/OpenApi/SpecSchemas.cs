@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using Microsoft.OpenApi;
 using Microsoft.OpenApi.Reader;
+using TrainingService.Api.FineTuning;
 using TrainingService.Training;
 
 namespace TrainingService.Api.OpenApi;
@@ -63,16 +64,12 @@ internal static class SpecSchemas
             ["method"] = new JsonObject
             {
                 ["type"] = "object",
-                ["description"] = "What is optimised: supervised, or continued_pretraining, with its hyperparameters.",
+                ["description"] = "What is optimised, with its hyperparameters in the member of the method's name.",
                 ["properties"] = new JsonObject
                 {
-                    ["type"] = new JsonObject { ["description"] = "The method.", ["enum"] = new JsonArray("supervised", "continued_pretraining") },
-                    ["supervised"] = new JsonObject
-                    {
-                        ["type"] = "object",
-                        ["description"] = "Settings of the method.",
-                        ["properties"] = new JsonObject { ["hyperparameters"] = hyperparameters.DeepClone() },
-                    },
+                    ["type"] = new JsonObject { ["description"] = "The method.", ["enum"] = new JsonArray([.. FineTuningMethods.ObjectiveByMethod.Keys.Select(name => (JsonNode)name)]) },
+                    ["supervised"] = Method(hyperparameters),
+                    ["dpo"] = Method(WithBeta(hyperparameters)),
                 },
             },
             ["hyperparameters"] = hyperparameters,
@@ -91,6 +88,20 @@ internal static class SpecSchemas
             ["required"] = new JsonArray("model", "training_file"),
             ["properties"] = members,
         };
+    }
+
+    private static JsonObject Method(JsonNode hyperparameters) => new()
+    {
+        ["type"] = "object",
+        ["description"] = "Settings of the method.",
+        ["properties"] = new JsonObject { ["hyperparameters"] = hyperparameters.DeepClone() },
+    };
+
+    private static JsonNode WithBeta(JsonObject hyperparameters)
+    {
+        var all = hyperparameters.DeepClone();
+        all["properties"]![FineTuningMethods.Beta] = Member("Strength of the pull to the base model, objective.beta; auto: 0.1.", "number", "string");
+        return all;
     }
 
     private static JsonObject Member(string description, params string[] types) => new()
