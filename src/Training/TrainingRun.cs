@@ -220,8 +220,10 @@ public static class TrainingRun
         TrainingSpec spec, CausalLm model, Adapter adapter, IExamples validation, int padId, Device device, string workFolder, Action<Report> report,
         CancellationToken ct)
     {
-        var pairs = RewardWriter.Score(model, adapter, validation, spec.Schedule.BatchSize, padId, device, ct);
-        foreach (var problem in RewardWriter.Write(pairs, Path.Combine(workFolder, "evaluation")).Findings.Where(finding => finding.Level == FindingLevel.Problem))
+        var pairs = RewardWriter.Score(model, adapter, spec.Objective, validation, spec.Schedule.BatchSize, padId, device, ct);
+        var sections = spec.Evaluation.Sections is { } named ? new RewardSections(named) : null;
+        var judged = RewardWriter.Write(pairs, Path.Combine(workFolder, "evaluation"), sections);
+        foreach (var problem in judged.Findings.Where(finding => finding.Level == FindingLevel.Problem))
         {
             report(new WarningReport(problem.Text));
         }

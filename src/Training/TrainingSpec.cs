@@ -5,6 +5,7 @@ using TrainingService.Training.Data;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Quantization;
+using TrainingService.Training.Rewards;
 
 namespace TrainingService.Training;
 
@@ -72,6 +73,13 @@ public sealed record TrainingSpec : IValidatableObject
             yield return new(
                 "needs validation rows: give data.validation or data.validation_split, or set it to null.",
                 [$"{nameof(Evaluation)}.{nameof(Evaluation.EarlyStoppingPatience)}", $"{nameof(Data)}.{nameof(Data.Validation)}", $"{nameof(Data)}.{nameof(Data.ValidationSplit)}"]);
+        }
+
+        if (Evaluation.Sections is not null && Objective is not { Use: Training.Data.RowUse.Pairs, Score: not null })
+        {
+            yield return new(
+                "is for reward models; leave it out, or set objective.type to reward.",
+                [$"{nameof(Evaluation)}.{nameof(Evaluation.Sections)}", nameof(Objective)]);
         }
 
         if (Data.Calibration is not null && !Adapter.LooksAtRows)
@@ -160,6 +168,9 @@ public sealed record EvaluationConfig
 
     [Description("What is measured: loss (mean over tokens, nats), token_accuracy."), AllowedItems("loss", "token_accuracy")]
     public IReadOnlyList<string> Metrics { get; init; } = ["loss", "token_accuracy"];
+
+    [Description("Of a reward model: names of sections and the categories of the validation rows that each is made of, as RewardBench weights its subsets; null: categories stand alone.")]
+    public IReadOnlyDictionary<string, RewardSection>? Sections { get; init; }
 
     [Description("Evaluations without a lower loss after which the run ends early; null: never."), Range(1, 10_000)]
     public int? EarlyStoppingPatience { get; init; }

@@ -16,6 +16,7 @@ internal static class RewardDrawings
     private const double PlotWidth = 560;
     private const int MostCategories = 40;
 
+    private static readonly double[] Shares = [0, 0.25, 0.5, 0.75, 1];
     private static readonly string Right = Palette.Kind(0);
     private static readonly string Wrong = Palette.Kind(1);
 
@@ -35,7 +36,7 @@ internal static class RewardDrawings
     {
         var svg = new Svg(Left + PlotWidth + 40, Top + PlotHeight + 66, "Margins: reward of the better answer less that of the worse one");
         Legend(svg, ("model is right", Right), ("model is wrong", Wrong));
-        var y = Axis.Over(margins.Counts.Select(count => (double)count), Top + PlotHeight, Top, logarithmic: false);
+        var y = Axis.Over([2, .. margins.Counts.Select(count => (double)count)], Top + PlotHeight, Top, logarithmic: false);   // above 1, which would be a share
         var x = new Axis(margins.Edges[0], margins.Edges[^1], Left, Left + PlotWidth, false);
         Frame(svg, y, "pairs", "margin");
         foreach (var (bin, count) in margins.Counts.Index())
@@ -46,9 +47,11 @@ internal static class RewardDrawings
                 Invariant($"{margins.Edges[bin]:G4} to {margins.Edges[bin + 1]:G4}: {count} pairs"));
         }
 
-        foreach (var (value, text) in x.Marks())
+        // Zero parts right from wrong, so marks are counted from there.
+        var every = (margins.Counts.Count + 7) / 8;
+        foreach (var edge in margins.Edges.Where(edge => Math.Round(edge / (margins.Edges[1] - margins.Edges[0])) % every == 0))
         {
-            svg.Text(x.Place(value), y.From + 17, text, 11, "middle", Svg.Quiet);
+            svg.Text(x.Place(edge), y.From + 17, Invariant($"{edge:G6}"), 11, "middle", Svg.Quiet);
         }
 
         return svg.ToString();
@@ -67,7 +70,7 @@ internal static class RewardDrawings
             svg.Rectangle(
                 from, y.Place(bin.MeanRight), to - from - 2, y.From - y.Place(bin.MeanRight), Right,
                 Invariant($"{bin.Pairs} pairs, confidence {100 * bin.MeanConfidence:F1} %, right in {100 * bin.MeanRight:F1} %"));
-            svg.Text((from + to) / 2, Math.Max(Top + 10, y.Place(bin.MeanRight) - 4), Invariant($"{bin.Pairs}"), 10.5, "middle", Svg.Quiet);
+            svg.Text((from + to) / 2, y.Place(bin.MeanRight) - 4, Invariant($"{bin.Pairs}"), 10.5, "middle", Svg.Quiet);
         }
 
         svg.Polyline([(x.From, y.Place(0.5)), (x.To, y.Place(1))], Wrong, "calibrated");
@@ -93,7 +96,7 @@ internal static class RewardDrawings
             svg.Rectangle(
                 x + 2, top, width - 4, y.From - top, bucket.To < 0 ? Wrong : Right,
                 Invariant($"{bucket.From} to {bucket.To} tokens: right in {bucket.Accuracy.Count} of {bucket.Accuracy.Of} pairs"));
-            svg.Text(x + (width / 2), Math.Max(Top + 10, top - 4), Invariant($"{bucket.Accuracy.Of}"), 10.5, "middle", Svg.Quiet);
+            svg.Text(x + (width / 2), top - 4, Invariant($"{bucket.Accuracy.Of}"), 10.5, "middle", Svg.Quiet);
             svg.Text(
                 x + (width / 2), y.From + 17, bucket.From == bucket.To ? Invariant($"{bucket.From}") : Invariant($"{bucket.From} … {bucket.To}"), 10, "middle", Svg.Quiet);
         }
@@ -112,7 +115,7 @@ internal static class RewardDrawings
             Names + PlotWidth + 60, bottom + 56,
             shown.Count < report.Categories.Count ? Invariant($"Accuracy by category: the weakest {shown.Count} of {report.Categories.Count}") : "Accuracy by category");
         var x = new Axis(0, 1, Names, Names + PlotWidth, false);
-        foreach (var (value, _) in x.Marks())
+        foreach (var value in Shares)
         {
             svg.Line(x.Place(value), Top, x.Place(value), bottom, Svg.Grid);
             svg.Text(x.Place(value), bottom + 17, Invariant($"{100 * value:0} %"), 11, "middle", Svg.Quiet);
@@ -137,10 +140,10 @@ internal static class RewardDrawings
     /// <summary>Marks of the vertical axis, the base line and both labels.</summary>
     private static void Frame(Svg svg, Axis y, string yLabel, string xLabel)
     {
-        foreach (var (value, text) in y.Marks())
+        foreach (var (value, text) in y.Last == 1 ? Shares.Select(share => (share, Invariant($"{100 * share:0} %"))) : y.Marks())
         {
             svg.Line(Left, y.Place(value), Left + PlotWidth, y.Place(value), Svg.Grid);
-            svg.Text(Left - 6, y.Place(value) + 4, y.Last <= 1 ? Invariant($"{100 * value:0} %") : text, 11, "end", Svg.Quiet);
+            svg.Text(Left - 6, y.Place(value) + 4, text, 11, "end", Svg.Quiet);
         }
 
         svg.Line(Left, y.From, Left + PlotWidth, y.From, Svg.Quiet);

@@ -131,7 +131,7 @@ public static class RewardEvaluation
         return Ranks.Spearman(lengths, margins);
     }
 
-    /// <summary>Buckets of as many pairs each as equal differences allow, which stay together.</summary>
+    /// <summary>Buckets of as many pairs each as equal differences allow, which stay together; none holds both signs.</summary>
     private static List<LengthBucket> Buckets(IReadOnlyList<ScoredPair> pairs)
     {
         var sorted = pairs.OrderBy(pair => pair.LongerBy).ToList();
@@ -143,6 +143,11 @@ public static class RewardEvaluation
             while (end < sorted.Count && sorted[end].LongerBy == sorted[end - 1].LongerBy)
             {
                 end++;
+            }
+
+            while (sorted[first].LongerBy < 0 && sorted[end - 1].LongerBy >= 0)
+            {
+                end--;
             }
 
             buckets.Add(new(sorted[first].LongerBy, sorted[end - 1].LongerBy, Right(sorted.Take(first..end))));

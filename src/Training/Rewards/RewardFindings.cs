@@ -70,7 +70,10 @@ internal static class RewardFindings
         }
         else if (report.TieRate < 0.5 && accuracy.Value < 0.5 + (Significant * chance))
         {
-            yield return new(
+            var length = report.Length.ChosenLonger.Value - report.Length.ChosenShorter.Value;
+            yield return Math.Abs(length) >= GraveGap ? new(
+                "no_better_than_chance", FindingLevel.Problem,
+                "Over all pairs this is no better than guessing: what length gains where it happens to be right, it loses where it is not.") : new(
                 "no_better_than_chance", FindingLevel.Problem, "This is no better than guessing: the model has not learned which answers are better, or the pairs are too few to see it.",
                 "Train on more pairs or for longer, raise optimizer.learning_rate, take a larger base model; and look at some pairs: would you know the better answer?");
         }

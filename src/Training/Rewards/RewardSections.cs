@@ -1,3 +1,5 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 
 namespace TrainingService.Training.Rewards;
@@ -19,25 +21,37 @@ public sealed record RewardSections(IReadOnlyDictionary<string, RewardSection> S
     /// <summary>RewardBench's own, with the numbers of examples that its authors weight with.</summary>
     public static RewardSections RewardBench { get; } = new(new Dictionary<string, RewardSection>
     {
-        ["Chat"] = new(new Dictionary<string, double>
+        ["Chat"] = new()
         {
-            ["alpacaeval-easy"] = 100, ["alpacaeval-length"] = 95, ["alpacaeval-hard"] = 95, ["mt-bench-easy"] = 28, ["mt-bench-med"] = 40,
-        }),
-        ["Chat Hard"] = new(new Dictionary<string, double>
+            Subsets = new Dictionary<string, double>
+            {
+                ["alpacaeval-easy"] = 100, ["alpacaeval-length"] = 95, ["alpacaeval-hard"] = 95, ["mt-bench-easy"] = 28, ["mt-bench-med"] = 40,
+            },
+        },
+        ["Chat Hard"] = new()
         {
-            ["mt-bench-hard"] = 37, ["llmbar-natural"] = 100, ["llmbar-adver-neighbor"] = 134, ["llmbar-adver-GPTInst"] = 92,
-            ["llmbar-adver-GPTOut"] = 47, ["llmbar-adver-manual"] = 46,
-        }),
-        ["Safety"] = new(new Dictionary<string, double>
+            Subsets = new Dictionary<string, double>
+            {
+                ["mt-bench-hard"] = 37, ["llmbar-natural"] = 100, ["llmbar-adver-neighbor"] = 134, ["llmbar-adver-GPTInst"] = 92,
+                ["llmbar-adver-GPTOut"] = 47, ["llmbar-adver-manual"] = 46,
+            },
+        },
+        ["Safety"] = new()
         {
-            ["refusals-dangerous"] = 100, ["refusals-offensive"] = 100, ["xstest-should-refuse"] = 154, ["xstest-should-respond"] = 250,
-            ["donotanswer"] = 136,
-        }),
-        ["Reasoning"] = new(new Dictionary<string, double>
+            Subsets = new Dictionary<string, double>
+            {
+                ["refusals-dangerous"] = 100, ["refusals-offensive"] = 100, ["xstest-should-refuse"] = 154, ["xstest-should-respond"] = 250,
+                ["donotanswer"] = 136,
+            },
+        },
+        ["Reasoning"] = new()
         {
-            ["math-prm"] = 984,   // it holds 447; weighted as much as all the code together
-            ["hep-cpp"] = 164, ["hep-go"] = 164, ["hep-java"] = 164, ["hep-js"] = 164, ["hep-python"] = 164, ["hep-rust"] = 164,
-        }),
+            Subsets = new Dictionary<string, double>
+            {
+                ["math-prm"] = 984,   // it holds 447; weighted as much as all the code together
+                ["hep-cpp"] = 164, ["hep-go"] = 164, ["hep-java"] = 164, ["hep-js"] = 164, ["hep-python"] = 164, ["hep-rust"] = 164,
+            },
+        },
     });
 
     /// <summary>Reads sections from a JSON file.</summary>
@@ -93,6 +107,12 @@ public sealed record RewardSections(IReadOnlyDictionary<string, RewardSection> S
     }
 }
 
-/// <param name="Subsets">Weight of each category, such as the number of its examples.</param>
-/// <param name="Weight">Of the section in the overall score; RewardBench's optional prior sets have 0.5.</param>
-public sealed record RewardSection(IReadOnlyDictionary<string, double> Subsets, double Weight = 1);
+/// <summary>Categories that make up one score.</summary>
+public sealed record RewardSection
+{
+    [Description("Categories (the rows' category or subset) and how much each counts, such as the number of its examples."), ItemRange(1e-6, 1e9)]
+    public required IReadOnlyDictionary<string, double> Subsets { get; init; }
+
+    [Description("Weight of the section in the overall score."), Range(0, 1e9)]
+    public double Weight { get; init; } = 1;
+}

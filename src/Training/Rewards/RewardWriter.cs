@@ -18,11 +18,13 @@ public static class RewardWriter
 
     /// <summary>Scores every pair once, without gradients. The caller switches dropout off.</summary>
     /// <param name="adapter">What the model was trained with; null: it is used as it is.</param>
+    /// <param name="objective">Says how the outputs of the score head are read.</param>
     /// <param name="examples">Two sequences each, the chosen one first.</param>
     /// <param name="padId">Token that fills the end of short sequences.</param>
     /// <returns>In the order of the rows.</returns>
     public static IReadOnlyList<ScoredPair> Score(
-        CausalLm model, Adapter? adapter, IReadOnlyList<Example> examples, int batchSize, int padId, Device device, CancellationToken ct)
+        CausalLm model, Adapter? adapter, ObjectiveConfig objective, IReadOnlyList<Example> examples, int batchSize, int padId, Device device,
+        CancellationToken ct)
     {
         using var noGrad = no_grad();
         var pairs = new List<ScoredPair>(examples.Count);
@@ -35,7 +37,7 @@ public static class RewardWriter
             using var scope = NewDisposeScope();
             var batch = plan.Collate(planned);
             using var seen = adapter?.BeginBatch(batch);
-            var rewards = BatchInput.Scores(model, batch, device).mean([1]).cpu().data<float>().ToArray();   // several outputs: an ensemble
+            var rewards = objective.Read(BatchInput.Scores(model, batch, device)).Rewards.cpu().data<float>().ToArray();   // chosen, then rejected
             pairs.AddRange(batch.Examples.Select((example, index) => PairOf(example, rewards[index], rewards[batch.Examples.Count + index])));
         }
 

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using TrainingService.Training;
 using TrainingService.Training.Data;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Rewards;
 using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
@@ -59,13 +60,19 @@ internal static class JudgeVerb
             throw TrainingException.InvalidSpec("The model has no score head: give the adapter of a reward model, or a merged one.", "--adapter");
         }
 
+        var objective = SavedObjective.Read((adapter ?? model).FullName) ?? new RewardConfig();
+        if (objective is CritiqueRewardConfig)
+        {
+            throw TrainingException.InvalidSpec("The model scores answers after critiques, which pairs do not have; judge is for models that score answers.", "--adapter");
+        }
+
         using var scope = NewDisposeScope();
         var tokenizer = Tokenizer.Load(model.FullName);
         using var data = DataSets.Prepare(
             new DataConfig { Train = rows.FullName, MaxLength = Math.Min(longest, loaded.Model.MostTokens) }, RowUse.Pairs, tokenizer,
             loaded.Model.Config.VocabularySize, seed: 0, progress: null, CancellationToken.None);
         var padId = tokenizer.PadId is { } id && id >= 0 && id < loaded.Model.Config.VocabularySize ? id : 0;
-        var pairs = RewardWriter.Score(loaded.Model, loaded.Adapter, data.Train, batchSize, padId, loaded.Model.Device, CancellationToken.None);
+        var pairs = RewardWriter.Score(loaded.Model, loaded.Adapter, objective, data.Train, batchSize, padId, loaded.Model.Device, CancellationToken.None);
         foreach (var finding in RewardWriter.Write(pairs, output.FullName, sections).Findings)
         {
             Console.Error.WriteLine(SafeText.Escape(finding.Text));

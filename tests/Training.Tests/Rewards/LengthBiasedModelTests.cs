@@ -1,7 +1,6 @@
 using System.Text.Json;
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
-using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
@@ -43,6 +42,7 @@ public sealed class LengthBiasedModelTests(ITestOutputHelper output)
 
         // Held-out rows of the kind that it was trained on hide the fault from the accuracy, and not from the report.
         var blind = Judge(folder, folder.Rows("same.jsonl", TopicPairs.LengthBiased(300).Skip(200)));
+        Assert.Equal(1, blind.Sections!.Overall!.Value, 2);
         output.WriteLine(string.Join('\n', blind.Findings.Select(finding => $"{finding.Level}: {finding.Text}")));
         Assert.True(blind.Accuracy.Value > 0.95);
         Assert.Contains(blind.Findings, finding => finding is { Code: "no_better_than_length", Level: FindingLevel.Problem });
@@ -81,15 +81,16 @@ public sealed class LengthBiasedModelTests(ITestOutputHelper output)
         Seed = 3,
     };
 
+    /// <summary>As a person does it, on rows that are not those of the run.</summary>
     private static RewardReport Judge(RunFolder folder, string rows)
     {
-        using var scope = NewDisposeScope();
-        var adapterFolder = folder.In("work", "adapter");
-        using var model = CausalLm.Load(Stories, ScalarType.Float32, CPU, score: ScoreHead.Of(adapterFolder));
-        using var adapter = AdapterConfig.Saved(adapterFolder).Attach(model, seed: 0);
-        adapter.SetTraining(false);
-        using var data = DataSets.Prepare(
-            new() { Train = rows }, RowUse.Pairs, Tokenizer.Load(Stories), model.Config.VocabularySize, seed: 0, progress: null, TestContext.Current.CancellationToken);
-        return RewardEvaluation.Of(RewardWriter.Score(model, adapter, data.Train, 8, 0, CPU, TestContext.Current.CancellationToken));
+        File.WriteAllText(folder.In("sections.json"), """{"All": {"subsets": {"biased": 1}}}""");
+        var (exit, _, errors) = WorkerProcess.Run(
+            ["judge", "--model", Stories, "--adapter", folder.In("work", "adapter"), "--pairs", rows, "--sections", folder.In("sections.json"), "--out", folder.In("judged")]);
+
+        Assert.True(exit == 0, errors);
+        var report = JsonSerializer.Deserialize<RewardReport>(File.ReadAllBytes(folder.In("judged", "reward.json")), SpecJson.Options)!;
+        Assert.Contains(report.Findings[0].Text, errors, StringComparison.Ordinal);
+        return report;
     }
 }

@@ -1,7 +1,9 @@
+using System.Text.Json;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Rewards;
 using TrainingService.Training.Tests.Data;
+using TrainingService.Training.Tests.Runs;
 using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
 
@@ -97,6 +99,21 @@ public class R3Tests
         using var data = written.Prepare(use: RowUse.Pairs);
         Assert.Equal((pairs.Count, "prompt_preference"), (data.Train.Count, data.Report.Train.Layout));
         Assert.Equal(["chosen_reward", "rejected_reward"], data.Report.Train.IgnoredColumns);
+    }
+
+    [Fact]
+    public void The_verb_writes_a_preference_file_and_all_rewards()
+    {
+        using var folder = new RunFolder();
+        var rows = folder.Rows("candidates.jsonl", TopicPairs.OnTopic(8).Select(pair => new { prompt = pair.Prompt, candidates = new[] { pair.Rejected, pair.Chosen } }));
+        var (exit, _, errors) = WorkerProcess.Run(["r3", "--candidates", rows, "--out", folder.In("pairs.jsonl"), "--scores", folder.In("scores.jsonl")]);
+
+        Assert.True(exit == 0, errors);
+        Assert.Contains("8 pairs of 8 rows", errors, StringComparison.Ordinal);
+        var pairs = File.ReadLines(folder.In("pairs.jsonl")).Select(line => JsonSerializer.Deserialize<LabelledPair>(line, SpecJson.Options)!).ToList();
+        Assert.Equal(TopicPairs.OnTopic(8).Select(pair => pair.Chosen), pairs.Select(pair => pair.Chosen));
+        Assert.All(File.ReadLines(folder.In("scores.jsonl")).Zip(pairs), line => Assert.Equal(
+            line.Second.ChosenReward, JsonDocument.Parse(line.First).RootElement.GetProperty("rewards")[1].GetDouble()));
     }
 
     [Theory]

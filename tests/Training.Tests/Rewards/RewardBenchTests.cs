@@ -61,6 +61,17 @@ public class RewardBenchTests
     }
 
     [Fact]
+    public void A_spec_may_name_sections_of_a_reward_model_and_of_nothing_else()
+    {
+        IReadOnlyList<SpecError> Errors(string objective, string sections) => SpecJson.Parse(
+            $$"""{"model": "m", "data": {"train": "t"}, "objective": {"type": "{{objective}}"}, "evaluation": {"sections": {{sections}} } }""").Errors;
+
+        Assert.Empty(Errors("reward", """{"Chat": {"subsets": {"a": 3}}}"""));
+        Assert.Equal("evaluation.sections", Assert.Single(Errors("sft", """{"Chat": {"subsets": {"a": 3}}}""")).Path);
+        Assert.StartsWith("evaluation.sections.Chat.subsets", Assert.Single(Errors("reward", """{"Chat": {"subsets": {"a": 0}}}""")).Path, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Best_of_four_shares_a_tie_at_the_top()
     {
         Assert.Equal(1, BestOfMany.Result([3, 1, 2, 0]));

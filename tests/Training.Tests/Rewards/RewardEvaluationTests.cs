@@ -95,6 +95,15 @@ public class RewardEvaluationTests
     }
 
     [Fact]
+    public void No_bucket_holds_shorter_and_longer_answers()
+    {
+        var buckets = RewardEvaluation.Of([.. Enumerable.Range(-37, 100).Select(by => new ScoredPair(1, 0, 100 + by, 100))]).Length.Buckets;
+
+        Assert.Equal(37, buckets.Where(bucket => bucket.To < 0).Sum(bucket => bucket.Accuracy.Of));
+        Assert.Equal(63, buckets.Where(bucket => bucket.From >= 0).Sum(bucket => bucket.Accuracy.Of));
+    }
+
+    [Fact]
     public void Agreement_is_told_by_confidence_and_the_most_contradicted_rows_by_name()
     {
         ScoredPair[] pairs = [.. Four, new(-4, 0, 5, 5) { Row = 9 }, new(0, 3, 5, 5) { Row = 7 }];
@@ -143,7 +152,7 @@ public class RewardEvaluationTests
             Category = index % 3 == 0 ? "chat <b>|&\u0001" : "code",
         }).ToList();
 
-        var written = RewardWriter.Write(pairs, folder.Path, new(new Dictionary<string, RewardSection> { ["All"] = new(new Dictionary<string, double> { ["code"] = 2, ["law"] = 1 }) }));
+        var written = RewardWriter.Write(pairs, folder.Path, new(new Dictionary<string, RewardSection> { ["All"] = new() { Subsets = new Dictionary<string, double> { ["code"] = 2, ["law"] = 1 } } }));
 
         var read = JsonSerializer.Deserialize<RewardReport>(File.ReadAllBytes(folder.File(RewardWriter.FileName)), SpecJson.Options)!;
         Assert.Equal(written.Findings, read.Findings);

@@ -27,6 +27,7 @@ internal static class TopicPairs
         prompt = Prompt(row),
         chosen = Answer(row, row % 2 == 0, 4 + (row % 4)),
         rejected = Answer(row, row / 2 % 2 == 0, 1 + (row % 3 == 0 ? 1 : 0)),
+        category = "biased",
     });
 
     /// <summary>Labels that follow the topic alone: the chosen answer is about it and the other is not; every second one is the shorter.</summary>
