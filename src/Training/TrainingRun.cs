@@ -270,7 +270,7 @@ public static class TrainingRun
             return (data.Train, data.Validation);
         }
 
-        var (train, validation) = (objective.Arranged(data.Train), objective.Arranged(data.Validation));
+        var (train, validation) = (objective.Arranged(data.Train, spec.Data.MaxLength), objective.Arranged(data.Validation, spec.Data.MaxLength));
         if (!objective.PrecomputeReference && spec.Adapter.LeavesBase(config, spec.HeldBase))
         {
             return (train, validation);

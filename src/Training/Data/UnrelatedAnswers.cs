@@ -10,8 +10,12 @@ internal static class UnrelatedAnswers
     /// <summary>Rows of one prompt stand together; a file that has only one prompt is not searched for another.</summary>
     private const int LongestSearch = 16;
 
-    public static IExamples AddTo(IExamples examples) => new ExtendedExamples(
-        examples, (index, example) => example with { Unrelated = AnswerOf(PartnerOf(examples, index, example)) });
+    /// <param name="maxLength">Tokens that prompt and answer may have together; the end of a longer answer is cut off.</param>
+    public static IExamples AddTo(IExamples examples, int maxLength) => new ExtendedExamples(examples, (index, example) =>
+    {
+        var answer = AnswerOf(PartnerOf(examples, index, example));
+        return example with { Unrelated = answer[..Math.Min(answer.Length, maxLength - PromptOf(example).Length)] };
+    });
 
     /// <summary>Tokens before the answer.</summary>
     public static ReadOnlySpan<int> PromptOf(Example example) => example.InputIds.AsSpan(0, AnswerAt(example));

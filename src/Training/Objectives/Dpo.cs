@@ -36,6 +36,8 @@ public sealed record DpoConfig : ReferencedConfig, IValidatableObject
 
     internal override int AnswersPerExample => 2;
 
+    internal override int PassesBeside => PrecomputeReference ? 0 : 1;
+
     internal override string Accuracy => PairFigures.Accuracy;
 
     internal override IReadOnlyList<string> Figures => PairFigures.Names;

@@ -28,6 +28,9 @@ public sealed record KtoConfig : ReferencedConfig
     /// <summary>The row's own, and the one of another prompt.</summary>
     internal override int AnswersPerExample => 2;
 
+    /// <summary>The model over the other answers, and the reference over both.</summary>
+    internal override int PassesBeside => PrecomputeReference ? 1 : 3;
+
     internal override string Accuracy => PairFigures.Accuracy;
 
     /// <summary>Sums over good and over bad answers; how many are good; z.</summary>
@@ -46,12 +49,12 @@ public sealed record KtoConfig : ReferencedConfig
     /// <summary>Rows.</summary>
     public override long Weight(Batch batch) => batch.Examples.Count;
 
-    internal override IExamples Arranged(IExamples examples) => UnrelatedAnswers.AddTo(examples);
+    internal override IExamples Arranged(IExamples examples, int maxLength) => UnrelatedAnswers.AddTo(examples, maxLength);
 
     internal override Tensor Answers(CausalLm model, Batch batch, Device device)
     {
         using var scope = NewDisposeScope();
-        var (own, unrelated) = (AnswerLogProbs.Of(model, batch, device), AnswerLogProbs.Of(model, Unrelated(model, batch), device));
+        var (own, unrelated) = (AnswerLogProbs.Of(model, batch, device), AnswerLogProbs.Of(model, Unrelated(batch), device));
         return stack([own, unrelated], dim: 1).MoveToOuterDisposeScope();
     }
 
@@ -77,20 +80,19 @@ public sealed record KtoConfig : ReferencedConfig
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        var unrelated = Unrelated(model, batch);
+        var unrelated = Unrelated(batch);
         using var seen = adapter.BeginBatch(unrelated);
         return PreferenceLosses.ReferencePoint(AnswerLogProbs.Of(model, unrelated, device), reference.select(1, 1)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>The prompts of a batch, each with the answer of another one, as far as the model's positions go.</summary>
-    private static Batch Unrelated(CausalLm model, Batch batch)
+    /// <summary>The prompts of a batch, each with the answer of another one.</summary>
+    private static Batch Unrelated(Batch batch)
     {
         List<Example> mixed = [.. batch.Examples.Select(example =>
         {
             var prompt = UnrelatedAnswers.PromptOf(example);
             var answer = example.Unrelated ?? throw new InvalidOperationException("The rows were not arranged for kto.");
-            int[] ids = [.. prompt, .. answer.Take(model.MostTokens - prompt.Length)];
-            return new Example(ids, [.. Enumerable.Repeat(Example.Ignored, prompt.Length), .. ids.Skip(prompt.Length)], example.Row) { Class = example.Class };
+            return new Example([.. prompt, .. answer], [.. Enumerable.Repeat(Example.Ignored, prompt.Length), .. answer], example.Row) { Class = example.Class };
         })];
         var plan = BatchPlan.ForEvaluation(mixed, mixed.Count, padId: 0);
         return plan.Collate(plan.ForEpoch(0)[0]);

@@ -67,6 +67,9 @@ public abstract record ObjectiveConfig
     /// <summary>How many items the loss of a batch is summed over; the loss of a step is divided by the total over its batches.</summary>
     public virtual long Weight(Batch batch) => batch.TrainableTokens;
 
+    /// <summary>Passes over a batch without gradients, beside the one with them.</summary>
+    internal virtual int PassesBeside => 0;
+
     /// <summary>Runs the model on a batch.</summary>
     /// <param name="adapter">What trains; null: nothing yet.</param>
     /// <returns>Tensors in the caller's dispose scope.</returns>

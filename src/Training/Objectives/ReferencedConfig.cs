@@ -30,7 +30,8 @@ public abstract record ReferencedConfig : ObjectiveConfig
     internal abstract Tensor Answers(CausalLm model, Batch batch, Device device);
 
     /// <summary>Examples with what the objective asks of other rows.</summary>
-    internal virtual IExamples Arranged(IExamples examples) => examples;
+    /// <param name="maxLength">Tokens that a sequence may have.</param>
+    internal virtual IExamples Arranged(IExamples examples, int maxLength) => examples;
 
     /// <summary>The same under the reference model: as computed before, or now.</summary>
     /// <returns>[examples, <see cref="AnswersPerExample"/>] without gradient; null: nothing is attached, so the model is its own reference.</returns>

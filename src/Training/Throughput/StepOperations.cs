@@ -15,8 +15,12 @@ namespace TrainingService.Training.Throughput;
 /// </remarks>
 public static class StepOperations
 {
-    /// <summary>Operations per token of a forward and a backward pass over rows of <paramref name="length"/> tokens that all carry loss.</summary>
-    public static double PerToken(TrainingSpec spec, ModelConfig model, int length)
+    /// <summary>Operations per token of a forward and a backward pass over rows of <paramref name="length"/> tokens that all carry loss, and of the
+    /// passes without gradients that the objective makes beside these.</summary>
+    public static double PerToken(TrainingSpec spec, ModelConfig model, int length) =>
+        WithGradients(spec, model, length) + (spec.Objective.PassesBeside * 2.0 * (LinearNumbers(model) + (length * AttentionWidths(model))));
+
+    private static double WithGradients(TrainingSpec spec, ModelConfig model, int length)
     {
         var trained = spec.Adapter.Count(model);
         var linear = LinearNumbers(model);

@@ -11,7 +11,7 @@ namespace TrainingService.Training.Tests.Objectives;
 [Collection(nameof(RandomNumbers))]
 public sealed class KtoTests
 {
-    private readonly IExamples _rows = new KtoConfig().Arranged(ChosenExamples.LongestFirst(Verdicts()));
+    private readonly IExamples _rows = new KtoConfig().Arranged(ChosenExamples.LongestFirst(Verdicts()), maxLength: 64);
 
     public KtoTests() => set_num_threads(1);
 
@@ -23,13 +23,14 @@ public sealed class KtoTests
             Row([1, 2], [10]), Row([1, 2], [11]), Row([3], [12, 13]), Row([4], [14]),
         ];
 
-        var arranged = new KtoConfig().Arranged(new ChosenExamples(rows, [0, 1, 2, 3]));
+        var arranged = new KtoConfig().Arranged(new ChosenExamples(rows, [0, 1, 2, 3]), maxLength: 9);
 
         Assert.Equal([[14], [14], [11], [12, 13]], arranged.Select(row => row.Unrelated!));
         Assert.Equal(4, arranged.Count);
         Assert.Equal(3, arranged.LengthOf(2));
-        Assert.Equal([11], new KtoConfig().Arranged(new ChosenExamples(rows, [0, 1]))[0].Unrelated!);   // one prompt is all there is
-        Assert.Equal([10], new KtoConfig().Arranged(new ChosenExamples(rows, [0]))[0].Unrelated!);
+        Assert.Equal([11], new KtoConfig().Arranged(new ChosenExamples(rows, [0, 1]), 9)[0].Unrelated!);   // one prompt is all there is
+        Assert.Equal([12], new KtoConfig().Arranged(new ChosenExamples(rows, [2, 3]), 2)[1].Unrelated!);        // cut
+        Assert.Equal([10], new KtoConfig().Arranged(new ChosenExamples(rows, [0]), 9)[0].Unrelated!);
     }
 
     /// <summary>The adapter as it is makes unrelated answers less likely, so z is 0; turned round, it makes them likelier.</summary>
@@ -82,6 +83,31 @@ public sealed class KtoTests
         Assert.Equal(0.5, step.Loss, 1e-7);
         Assert.Equal(0, step.Accuracy);
         Assert.Equal(0, step.Figures[5]);
+    }
+
+    /// <summary>The parts of KIND are gated by the batch; the rows that are looked at beside it have another shape.</summary>
+    [Fact]
+    public void Parts_by_class_and_recomputed_layers_meet_the_batch_and_not_the_rows_beside_it()
+    {
+        using var scope = NewDisposeScope();
+        using var model = GoldenPreferences.Model();
+        using var adapter = new KindConfig { Classes = ["a", "b"], Learngenes = 3, Tailors = 2 }.Attach(model, seed: 1);
+        using var parameters = new FlatParameters(adapter.Trainable);
+        using var optimizer = new SgdConfig().Create(parameters);
+        var rows = new ExtendedExamples(new ChosenExamples([.. _rows], [.. Enumerable.Range(0, 8)]), (index, row) => row with { Class = index % 2 });
+        var plan = BatchPlan.ForEvaluation(rows, 8, padId: 0);
+        var batch = plan.Collate(plan.ForEpoch(0)[0]);
+        StepResult Step() => TrainingStep.Backward(model, adapter, new KtoConfig { Beta = 1 }, parameters, [batch], CPU);
+        Step();
+        optimizer.Step(0.05);
+
+        var kept = Step();
+        model.Checkpointing = ActivationCheckpointing.Full;
+        var recomputed = Step();
+
+        Assert.NotEqual(0.5, kept.Loss, 1e-4);
+        Assert.Equal(kept.Loss, recomputed.Loss);
+        Assert.Equal(kept.GradNorm, recomputed.GradNorm);
     }
 
     [Fact]

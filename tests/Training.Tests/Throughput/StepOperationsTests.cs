@@ -1,5 +1,6 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Throughput;
 
 namespace TrainingService.Training.Tests.Throughput;
@@ -24,6 +25,14 @@ public sealed class StepOperationsTests
     [Fact]
     public void Weights_that_train_cost_three_products() =>
         Assert.Equal(6.0 * 41_680_896 + 6_291_456, StepOperations.PerToken(Spec(new FullConfig()), Model(tied: false), 256));
+
+    /// <summary>One product a weight, 2 · 41 680 896, and a third of the attention, for each pass; none where the reference is computed before.</summary>
+    [Fact]
+    public void A_pass_of_the_reference_model_costs_one_product() => Assert.Equal(
+        [(2.0 * 41_680_896) + (6_291_456 / 3), 0, 3 * ((2.0 * 41_680_896) + (6_291_456 / 3))],
+        new ObjectiveConfig[] { new DpoConfig(), new DpoConfig { PrecomputeReference = true }, new KtoConfig() }.Select(objective =>
+            StepOperations.PerToken(Spec(new LoraConfig()) with { Objective = objective }, Model(tied: false), 256)
+            - StepOperations.PerToken(Spec(new LoraConfig()), Model(tied: false), 256)));
 
     [Fact]
     public void The_median_is_the_lower_of_two_middles()
