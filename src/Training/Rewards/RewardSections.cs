@@ -21,37 +21,16 @@ public sealed record RewardSections(IReadOnlyDictionary<string, RewardSection> S
     /// <summary>RewardBench's own, with the numbers of examples that its authors weight with.</summary>
     public static RewardSections RewardBench { get; } = new(new Dictionary<string, RewardSection>
     {
-        ["Chat"] = new()
-        {
-            Subsets = new Dictionary<string, double>
-            {
-                ["alpacaeval-easy"] = 100, ["alpacaeval-length"] = 95, ["alpacaeval-hard"] = 95, ["mt-bench-easy"] = 28, ["mt-bench-med"] = 40,
-            },
-        },
-        ["Chat Hard"] = new()
-        {
-            Subsets = new Dictionary<string, double>
-            {
-                ["mt-bench-hard"] = 37, ["llmbar-natural"] = 100, ["llmbar-adver-neighbor"] = 134, ["llmbar-adver-GPTInst"] = 92,
-                ["llmbar-adver-GPTOut"] = 47, ["llmbar-adver-manual"] = 46,
-            },
-        },
-        ["Safety"] = new()
-        {
-            Subsets = new Dictionary<string, double>
-            {
-                ["refusals-dangerous"] = 100, ["refusals-offensive"] = 100, ["xstest-should-refuse"] = 154, ["xstest-should-respond"] = 250,
-                ["donotanswer"] = 136,
-            },
-        },
-        ["Reasoning"] = new()
-        {
-            Subsets = new Dictionary<string, double>
-            {
-                ["math-prm"] = 984,   // it holds 447; weighted as much as all the code together
-                ["hep-cpp"] = 164, ["hep-go"] = 164, ["hep-java"] = 164, ["hep-js"] = 164, ["hep-python"] = 164, ["hep-rust"] = 164,
-            },
-        },
+        ["Chat"] = Section(("alpacaeval-easy", 100), ("alpacaeval-length", 95), ("alpacaeval-hard", 95), ("mt-bench-easy", 28), ("mt-bench-med", 40)),
+        ["Chat Hard"] = Section(
+            ("mt-bench-hard", 37), ("llmbar-natural", 100), ("llmbar-adver-neighbor", 134), ("llmbar-adver-GPTInst", 92), ("llmbar-adver-GPTOut", 47),
+            ("llmbar-adver-manual", 46)),
+        ["Safety"] = Section(
+            ("refusals-dangerous", 100), ("refusals-offensive", 100), ("xstest-should-refuse", 154), ("xstest-should-respond", 250), ("donotanswer", 136)),
+
+        // math-prm holds 447 and weighs as much as all the code together.
+        ["Reasoning"] = Section(
+            ("math-prm", 984), ("hep-cpp", 164), ("hep-go", 164), ("hep-java", 164), ("hep-js", 164), ("hep-python", 164), ("hep-rust", 164)),
     });
 
     /// <summary>Reads sections from a JSON file.</summary>
@@ -104,6 +83,17 @@ public sealed record RewardSections(IReadOnlyDictionary<string, RewardSection> S
         return new(
             weights > 0 ? sum / weights : null, scores,
             [.. Sections.Values.SelectMany(section => section.Subsets.Keys).Where(subset => !accuracies.ContainsKey(subset)).Distinct()]);
+    }
+
+    private static RewardSection Section(params ReadOnlySpan<(string Name, double Weight)> subsets)
+    {
+        var weights = new Dictionary<string, double>();
+        foreach (var (name, weight) in subsets)
+        {
+            weights[name] = weight;
+        }
+
+        return new() { Subsets = weights };
     }
 }
 
