@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using TrainingService.Training.Adapters;
-using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;

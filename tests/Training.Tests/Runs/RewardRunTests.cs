@@ -40,6 +40,48 @@ public sealed class RewardRunTests(ITestOutputHelper output)
         Assert.True(done.Metrics["eval/accuracy"] >= 0.85, $"{done.Metrics["eval/accuracy"]}");
     }
 
+    [Theory]
+    [InlineData("""{ "type": "reward", "score_layers": "mlp", "ensemble_size": 3, "ensemble_bootstrap": true }""", "eval/disagreement")]
+    [InlineData("""{ "type": "regression", "value_head": "hl_gauss", "v_min": -1, "v_max": 4, "bins": 11 }""", "eval/correlation")]
+    [InlineData("""{ "type": "classification", "loss": "f_beta", "classes": 2 }""", "eval/f1")]
+    public void A_run_that_was_stopped_ends_in_the_bytes_of_one_that_was_not(string objective, string figure)
+    {
+        using var folder = new RunFolder();
+        var pairs = File.ReadLines(Held).Take(16).Select(line => JsonNode.Parse(line)!).ToList();
+        var rows = objective.Contains("\"reward\"", StringComparison.Ordinal) ? pairs : [.. pairs.Select((row, index) => (JsonNode)new JsonObject
+        {
+            ["prompt"] = row["prompt"]!.DeepClone(),
+            ["completion"] = row[index % 2 == 0 ? "chosen" : "rejected"]!.DeepClone(),
+            ["score"] = index % 2 == 0 ? 1 : 0,
+        })];
+        var path = folder.Rows("rows.jsonl", rows);
+        var spec = Spec(path, steps: 4) with
+        {
+            Data = new() { Train = path, Validation = path },
+            Objective = SpecJson.Parse($$"""{ "model": "m", "data": { "train": "t" }, "objective": {{objective}} }""").Spec!.Objective,
+            Schedule = new() { MaxSteps = 4, BatchSize = 4, GradientAccumulationSteps = 2 },
+            ActivationCheckpointing = ActivationCheckpointing.Full,
+        };
+        var done = folder.Run(spec, "unbroken");
+        var control = new RunControl();
+        Assert.Throws<RunStoppedException>(() => folder.Run(spec, "broken", control, report =>
+        {
+            if (report is StepReport { Step: 2 })
+            {
+                control.RequestCheckpointAndStop();
+            }
+        }));
+        folder.Run(spec, "broken");
+
+        Assert.Contains(figure, done.Metrics.Keys);
+        foreach (var file in (string[])["adapter/adapter_model.safetensors", "adapter/objective.json", "metrics/results.csv"])
+        {
+            Assert.Equal(File.ReadAllBytes(folder.In("unbroken", file)), File.ReadAllBytes(folder.In("broken", file)));
+        }
+
+        Assert.Equal(spec.Objective, SavedObjective.Read(folder.In("unbroken", "adapter")));
+    }
+
     private static TrainingSpec Spec(string rows, int steps) => new()
     {
         Model = GeneratedFile.Locate("samples", "model"),
