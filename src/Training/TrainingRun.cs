@@ -191,7 +191,7 @@ public static class TrainingRun
             CopyTokenizer(spec.Model, Path.Combine(workFolder, weights));
         }
 
-        if (data.Validation.Count > 0 && spec.Objective is { Use: RowUse.Pairs, Score: not null })
+        if (data.Validation.Count > 0 && spec.Objective is { Use: RowUse.Pairs or RowUse.Critiques, Score: not null })
         {
             report(new PhaseReport("evaluating"));
             Judge(spec, model, adapter, data.Validation, padId, device, workFolder, report, either);
@@ -221,8 +221,13 @@ public static class TrainingRun
         CancellationToken ct)
     {
         var pairs = RewardWriter.Score(model, adapter, spec.Objective, validation, spec.Schedule.BatchSize, padId, device, ct);
+        if (pairs.Count == 0)
+        {
+            return;   // all rows are ties
+        }
+
         var sections = spec.Evaluation.Sections is { } named ? new RewardSections(named) : null;
-        var judged = RewardWriter.Write(pairs, Path.Combine(workFolder, "evaluation"), sections);
+        var judged = RewardWriter.Write(pairs, Path.Combine(workFolder, "evaluation"), sections, spec.Objective.Use == RowUse.Critiques);
         foreach (var problem in judged.Findings.Where(finding => finding.Level == FindingLevel.Problem))
         {
             report(new WarningReport(problem.Text));

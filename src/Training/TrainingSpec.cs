@@ -75,7 +75,7 @@ public sealed record TrainingSpec : IValidatableObject
                 [$"{nameof(Evaluation)}.{nameof(Evaluation.EarlyStoppingPatience)}", $"{nameof(Data)}.{nameof(Data.Validation)}", $"{nameof(Data)}.{nameof(Data.ValidationSplit)}"]);
         }
 
-        if (Evaluation.Sections is not null && Objective is not { Use: Training.Data.RowUse.Pairs, Score: not null })
+        if (Evaluation.Sections is not null && Objective is not { Use: Training.Data.RowUse.Pairs or Training.Data.RowUse.Critiques, Score: not null })
         {
             yield return new(
                 "is for reward models; leave it out, or set objective.type to reward.",

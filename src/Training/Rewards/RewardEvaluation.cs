@@ -14,13 +14,15 @@ public static class RewardEvaluation
 
     /// <param name="pairs">At least one; all rewards finite.</param>
     /// <param name="sections">Which categories belong together; null: nobody says.</param>
-    public static RewardReport Of(IReadOnlyList<ScoredPair> pairs, RewardSections? sections = null)
+    /// <param name="critiquesGiven">See <see cref="RewardReport.CritiquesGiven"/>.</param>
+    public static RewardReport Of(IReadOnlyList<ScoredPair> pairs, RewardSections? sections = null, bool critiquesGiven = false)
     {
         ArgumentOutOfRangeException.ThrowIfZero(pairs.Count, nameof(pairs));
         var categories = CategoriesOf(pairs);
         var report = new RewardReport
         {
             Findings = [],
+            CritiquesGiven = critiquesGiven,
             Accuracy = Right(pairs),
             TieRate = pairs.Count(pair => pair.Margin == 0) / (double)pairs.Count,
             AllRightPrompts = AllRight(pairs),

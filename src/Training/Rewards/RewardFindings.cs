@@ -45,7 +45,12 @@ internal static class RewardFindings
         var clean = found.All(finding => finding.Level == FindingLevel.Info)
             ? [new RewardFinding("nothing_found", FindingLevel.Info, "Nothing else stands out: no preference for long or short answers, no ties, no weak category was found in these pairs.")]
             : Array.Empty<RewardFinding>();
-        return [Summary(report), .. found.OrderByDescending(finding => finding.Level), .. clean];
+        var given = report.CritiquesGiven
+            ? [new RewardFinding(
+                "critiques_given", FindingLevel.Info,
+                "The answers were scored after the critiques of the rows. In use the model writes its own critiques, so these figures flatter it.")]
+            : Array.Empty<RewardFinding>();
+        return [Summary(report), .. given, .. found.OrderByDescending(finding => finding.Level), .. clean];
     }
 
     private static RewardFinding Summary(RewardReport report)

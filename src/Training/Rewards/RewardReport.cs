@@ -11,6 +11,9 @@ public sealed record RewardReport
     /// <summary>What a person should know, in sentences; the summary first, then the gravest.</summary>
     public required IReadOnlyList<RewardFinding> Findings { get; init; }
 
+    /// <summary>Whether answers were scored after critiques that the rows hold, where in use the model writes its own.</summary>
+    public bool CritiquesGiven { get; init; }
+
     /// <summary>Pairs in which the chosen answer scores higher. A tie is wrong.</summary>
     public required Share Accuracy { get; init; }
 

@@ -21,7 +21,7 @@ public static class RewardWriter
     /// <param name="objective">Says how the outputs of the score head are read.</param>
     /// <param name="examples">Two sequences each, the chosen one first.</param>
     /// <param name="padId">Token that fills the end of short sequences.</param>
-    /// <returns>In the order of the rows.</returns>
+    /// <returns>In the order of the rows, without those that are marked as ties: of them neither answer is better.</returns>
     public static IReadOnlyList<ScoredPair> Score(
         CausalLm model, Adapter? adapter, ObjectiveConfig objective, IReadOnlyList<Example> examples, int batchSize, int padId, Device device,
         CancellationToken ct)
@@ -38,16 +38,18 @@ public static class RewardWriter
             var batch = plan.Collate(planned);
             using var seen = adapter?.BeginBatch(batch);
             var rewards = objective.Read(BatchInput.Scores(model, batch, device)).Rewards.cpu().data<float>().ToArray();   // chosen, then rejected
-            pairs.AddRange(batch.Examples.Select((example, index) => PairOf(example, rewards[index], rewards[batch.Examples.Count + index])));
+            pairs.AddRange(batch.Examples.Index().Where(example => !example.Item.IsTie)
+                .Select(example => PairOf(example.Item, objective.Use, rewards[example.Index], rewards[batch.Examples.Count + example.Index])));
         }
 
         return [.. pairs.Index().OrderBy(pair => pair.Item.Row).ThenBy(pair => pair.Item.Prompt).ThenBy(pair => pair.Index).Select(pair => pair.Item)];
     }
 
     /// <summary>Writes the report on scored pairs into a folder, which is created when it does not exist.</summary>
-    public static RewardReport Write(IReadOnlyList<ScoredPair> pairs, string folder, RewardSections? sections = null)
+    /// <param name="critiquesGiven">See <see cref="RewardReport.CritiquesGiven"/>.</param>
+    public static RewardReport Write(IReadOnlyList<ScoredPair> pairs, string folder, RewardSections? sections = null, bool critiquesGiven = false)
     {
-        var report = RewardEvaluation.Of(pairs, sections);
+        var report = RewardEvaluation.Of(pairs, sections, critiquesGiven);
         Directory.CreateDirectory(folder);
         var drawings = RewardDrawings.Draw(report).ToList();
         foreach (var (name, svg) in drawings)
@@ -60,27 +62,37 @@ public static class RewardWriter
         return report;
     }
 
-    private static ScoredPair PairOf(Example example, double chosen, double rejected)
+    internal static ScoredPair PairOf(Example example, RowUse use, double chosen, double rejected)
     {
-        var ends = example.Ends ?? throw new ArgumentException("The example is no pair of answers.", nameof(example));
-        return new(chosen, rejected, AnswerTokens(example.Labels.AsSpan(0, ends[0])), AnswerTokens(example.Labels.AsSpan(ends[0], ends[1] - ends[0])))
+        var end = example.Ends is [var first, _] ? first : throw new ArgumentException("The example is no pair of answers.", nameof(example));
+        ReadOnlySpan<int> ids = example.InputIds, labels = example.Labels;
+        var (better, worse) = (Unlabelled(labels[..end]), Unlabelled(labels[end..]));
+
+        // Labels mark the answers, or else the critiques; then the answers stand between what both sequences begin with and these.
+        var critiqued = use == RowUse.Critiques;
+        var prompt = critiqued ? Math.Min(ids[..end].CommonPrefixLength(ids[end..]), Math.Min(better, worse)) : better;
+        return new(
+            chosen, rejected, critiqued ? better - prompt : Labelled(labels[..end]), critiqued ? worse - prompt : Labelled(labels[end..]))
         {
             Row = example.Row,
-            Prompt = PromptOf(example),
+            Prompt = Hash(ids[..prompt]),
             Category = example.Category,
             StatedMargin = example.Value,
         };
     }
 
-    private static int AnswerTokens(ReadOnlySpan<int> labels) => labels.Length - labels.Count(Example.Ignored);
+    private static int Labelled(ReadOnlySpan<int> labels) => labels.Length - labels.Count(Example.Ignored);
 
-    /// <summary>FNV-1a of the tokens before the first that is judged.</summary>
-    private static ulong PromptOf(Example example)
+    /// <summary>Tokens before the first with a label.</summary>
+    private static int Unlabelled(ReadOnlySpan<int> labels) => labels.IndexOfAnyExcept(Example.Ignored) is >= 0 and var at ? at : labels.Length;
+
+    /// <summary>FNV-1a.</summary>
+    private static ulong Hash(ReadOnlySpan<int> ids)
     {
         var hash = 14_695_981_039_346_656_037UL;
-        for (var i = 0; i < example.Ends![0] && example.Labels[i] == Example.Ignored; i++)
+        foreach (var id in ids)
         {
-            hash = (hash ^ (uint)example.InputIds[i]) * 1_099_511_628_211UL;
+            hash = (hash ^ (uint)id) * 1_099_511_628_211UL;
         }
 
         return hash;

@@ -15,7 +15,7 @@ internal static class JudgeVerb
 
     public static Command Create()
     {
-        var rows = new Option<FileInfo>("--pairs") { Required = true, Description = "Preference rows in any layout; category or subset names their kind." };
+        var rows = new Option<FileInfo>("--pairs") { Required = true, Description = "Preference rows in any layout, with critiques for a model that writes them; category or subset names their kind." };
         var sections = new Option<string?>("--sections")
         {
             Description = $"JSON file that says which categories make up which section, and their weights; {RewardBenchName}: those of RewardBench 1.",
@@ -61,19 +61,20 @@ internal static class JudgeVerb
         }
 
         var objective = SavedObjective.Read((adapter ?? model).FullName) ?? new RewardConfig();
-        if (objective is CritiqueRewardConfig)
-        {
-            throw TrainingException.InvalidSpec("The model scores answers after critiques, which pairs do not have; judge is for models that score answers.", "--adapter");
-        }
-
+        var use = objective is CritiqueRewardConfig ? RowUse.Critiques : RowUse.Pairs;
         using var scope = NewDisposeScope();
         var tokenizer = Tokenizer.Load(model.FullName);
         using var data = DataSets.Prepare(
-            new DataConfig { Train = rows.FullName, MaxLength = Math.Min(longest, loaded.Model.MostTokens) }, RowUse.Pairs, tokenizer,
+            new DataConfig { Train = rows.FullName, MaxLength = Math.Min(longest, loaded.Model.MostTokens) }, use, tokenizer,
             loaded.Model.Config.VocabularySize, seed: 0, progress: null, CancellationToken.None);
         var padId = tokenizer.PadId is { } id && id >= 0 && id < loaded.Model.Config.VocabularySize ? id : 0;
         var pairs = RewardWriter.Score(loaded.Model, loaded.Adapter, objective, data.Train, batchSize, padId, loaded.Model.Device, CancellationToken.None);
-        foreach (var finding in RewardWriter.Write(pairs, output.FullName, sections).Findings)
+        if (pairs.Count == 0)
+        {
+            throw TrainingException.InvalidData("All rows are marked as ties; there is nothing to judge.", rows.Name);
+        }
+
+        foreach (var finding in RewardWriter.Write(pairs, output.FullName, sections, use == RowUse.Critiques).Findings)
         {
             Console.Error.WriteLine(SafeText.Escape(finding.Text));
         }

@@ -166,6 +166,9 @@ public class CritiqueRewardTests
             new HashSet<string> { "eval/accuracy", "eval/margin", "eval/critique_loss", "eval/critique_loss_before" }, done.Metrics.Keys.ToHashSet());
         Assert.Equal(
             File.ReadAllBytes(folder.In("unbroken", "adapter", "adapter_model.safetensors")), File.ReadAllBytes(folder.In("broken", "adapter", "adapter_model.safetensors")));
+        var report = File.ReadAllText(folder.In("broken", "evaluation", "reward.json"));
+        Assert.Equal(File.ReadAllText(folder.In("unbroken", "evaluation", "reward.json")), report);
+        Assert.Contains("critiques_given", report, StringComparison.Ordinal);
     }
 
     // An answer of two letters is good when its second is one of four; the critique says so. One answer in five is never trained on.

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Xml.Linq;
+using TrainingService.Training.Data;
 using TrainingService.Training.Rewards;
 
 namespace TrainingService.Training.Tests.Rewards;
@@ -139,6 +140,27 @@ public class RewardEvaluationTests
             Assert.Equal(1, report.Margins.Counts.Sum());
             Assert.InRange(report.Rewards.Counts.Count, 1, 60);
         }
+    }
+
+    [Fact]
+    public void An_example_is_its_prompt_and_the_lengths_of_its_answers()
+    {
+        const int No = Example.Ignored;
+        Example pair = new([1, 7, 8, 4, 5, 2, 1, 7, 8, 6, 2], [No, No, No, 4, 5, 2, No, No, No, 6, 2], Row: 3) { Ends = [6, 11], Value = 0.5f, Category = "x" };
+        Example other = new([1, 7, 8, 9, 1, 7, 8, 3, 3], [No, No, No, 9, No, No, No, 3, 3], Row: 4) { Ends = [4, 9] };
+
+        var (first, second) = (RewardWriter.PairOf(pair, RowUse.Pairs, 2, 1), RewardWriter.PairOf(other, RowUse.Pairs, 2, 1));
+
+        Assert.Equal((3, 2, 3, 0.5, "x"), (first.ChosenTokens, first.RejectedTokens, first.Row, first.StatedMargin!.Value, first.Category));
+        Assert.Equal((1, 2), (second.ChosenTokens, second.RejectedTokens));
+        Assert.Equal(first.Prompt, second.Prompt);
+        Assert.NotEqual(first.Prompt, RewardWriter.PairOf(pair with { InputIds = [1, 7, 9, 4, 5, 2, 1, 7, 9, 6, 2] }, RowUse.Pairs, 2, 1).Prompt);
+
+        // Of critiques, the labelled ends; the answers are 4 5 2 and 6 after the prompt 1 7 8.
+        Example critiqued = new([1, 7, 8, 4, 5, 2, 11, 12, 1, 7, 8, 6, 13], [No, No, No, No, No, No, 11, 12, No, No, No, No, 13], Row: 5) { Ends = [8, 13] };
+        var third = RewardWriter.PairOf(critiqued, RowUse.Critiques, 2, 1);
+        Assert.Equal((3, 1, first.Prompt), (third.ChosenTokens, third.RejectedTokens, third.Prompt));
+        Assert.Contains(RewardEvaluation.Of([third], critiquesGiven: true).Findings, finding => finding.Code == "critiques_given");
     }
 
     [Fact]
