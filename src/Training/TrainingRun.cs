@@ -6,6 +6,7 @@ using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
 using TrainingService.Training.Devices;
+using TrainingService.Training.Dmoe;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
@@ -89,7 +90,7 @@ public static class TrainingRun
         report(new PhaseReport("tokenizing"));
         var tokenizer = Tokenizer.IsIn(spec.Model) ? Tokenizer.Load(spec.Model) : null;
         var ownCache = Path.Combine(workFolder, ".tokens");
-        using var data = Tokenize(spec, config, tokenizer, cacheFolder ?? ownCache, report, either);
+        using var data = spec.Objective.Choose(Tokenize(spec, config, tokenizer, cacheFolder ?? ownCache, report, either));
         WriteJson(Path.Combine(workFolder, "data", "report.json"), data.Report);   // names every bad row; the exception names the first
         data.Report.ThrowIfUnusable();
         var inspected = new[] { ("train", data.Train), ("validation", data.Validation) }.SelectMany(split =>
@@ -109,6 +110,15 @@ public static class TrainingRun
         }
 
         usage.Start(onGpu ? CudaDriverMemory.Open() : null);
+        if (spec.Objective is DmoeRewardConfig { Phase: null } several)
+        {
+            var phases = new DmoeRun(spec, several, workFolder, report, control, baseModelName, cacheFolder ?? ownCache, ct, either);
+            var done = phases.Execute(data, IdentityOf(spec, data));
+            Complete(spec, workFolder, data, ownCache);
+            DmoeCheckpoints.Tidy(workFolder);
+            return done with { Usage = usage.Read() };
+        }
+
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
@@ -204,6 +214,13 @@ public static class TrainingRun
         }
 
         either.ThrowIfCancellationRequested();
+        Complete(spec, workFolder, data, ownCache);
+        return new(state.Step, state.TrainedTokens, ResultsOf(spec.Objective, state), usage.Read());
+    }
+
+    /// <summary>Ends a work folder: what only the run needed goes, and the manifest says that the rest is whole.</summary>
+    private static void Complete(TrainingSpec spec, string workFolder, PreparedData data, string ownCache)
+    {
         data.Dispose();
         if (Directory.Exists(ownCache))
         {
@@ -212,7 +229,6 @@ public static class TrainingRun
 
         File.WriteAllText(Path.Combine(workFolder, "spec.json"), SpecJson.Serialize(spec));
         Manifest.Write(workFolder);
-        return new(state.Step, state.TrainedTokens, ResultsOf(spec.Objective, state), usage.Read());
     }
 
     /// <summary>What the trained reward model does on pairs that it has not seen, and what is wrong with it.</summary>

@@ -68,6 +68,11 @@ public sealed record TrainingSpec : IValidatableObject
             yield return new($"cannot be used with this adapter: {refusal}", [nameof(Quantization), nameof(Adapter)]);
         }
 
+        if (Objective is DmoeRewardConfig && Adapter is not LoraConfig)
+        {
+            yield return new("needs adapter lora, which its experts are; use it, or another objective.", [nameof(Objective), nameof(Adapter)]);
+        }
+
         if (Evaluation.EarlyStoppingPatience is not null && Data.Validation is null && Data.ValidationSplit == 0)
         {
             yield return new(

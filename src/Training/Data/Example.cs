@@ -31,6 +31,9 @@ public sealed record Example(int[] InputIds, int[] Labels, int Row)
     /// <summary>Log-probabilities under the reference model, nats, one for each answer that the objective asks of it; null: not computed before training.</summary>
     public IReadOnlyList<float>? References { get; init; }
 
+    /// <summary>By which capability alone its answers were compared; null: as wholes.</summary>
+    public string? Capability { get; init; }
+
     /// <summary>Length of the longest sequence.</summary>
     internal int Longest => Ends is null ? InputIds.Length : Ends.Select((end, part) => end - (part == 0 ? 0 : Ends[part - 1])).Max();
 

@@ -159,7 +159,7 @@ internal sealed class RowConverter(
             int[] ids = [.. parts.SelectMany(part => part.Ids)], labels = [.. parts.SelectMany(part => part.Labels)];
             List<int> ends = [];
             parts.ForEach(part => ends.Add((ends.Count == 0 ? 0 : ends[^1]) + part.Ids.Count));
-            added |= Add(ids, labels, head with { Ends = ends.Count == 1 ? null : ends, Value = judged.Value, IsTie = judged.IsTie }, to);
+            added |= Add(ids, labels, head with { Ends = ends.Count == 1 ? null : ends, Value = judged.Value, IsTie = judged.IsTie, Capability = judged.Capability }, to);
 
             int AnswerTokens(int part, List<int> labels) =>
                 (judged.Answers[part] is CritiquedAnswer { Answer: var answer } ? encoder.Encode(answer).Labels : labels).Count(IsTrained);

@@ -15,6 +15,9 @@ public enum RowUse
     /// <summary>Two answers to one prompt, the better one first, and a critique of each, whose tokens carry loss.</summary>
     Critiques,
 
+    /// <summary>Two answers to one prompt of a category, the better one first: as wholes, or by one capability.</summary>
+    Capabilities,
+
     /// <summary>One answer, and whether it is good.</summary>
     Verdicts,
 
@@ -26,8 +29,8 @@ public enum RowUse
 internal static class RowUses
 {
     /// <summary>How many sequences an example is.</summary>
-    public static int Sequences(this RowUse use) => use is RowUse.Pairs or RowUse.Critiques ? 2 : 1;
+    public static int Sequences(this RowUse use) => use is RowUse.Pairs or RowUse.Critiques or RowUse.Capabilities ? 2 : 1;
 
     /// <summary>Whether answers are judged as wholes: then nothing is cut, and each stands in a sequence of its own.</summary>
-    public static bool IsJudged(this RowUse use) => use is RowUse.Pairs or RowUse.Critiques or RowUse.Verdicts or RowUse.Scores;
+    public static bool IsJudged(this RowUse use) => use is RowUse.Pairs or RowUse.Critiques or RowUse.Capabilities or RowUse.Verdicts or RowUse.Scores;
 }

@@ -18,6 +18,7 @@ namespace TrainingService.Training.Objectives;
 [JsonDerivedType(typeof(KtoConfig), "kto")]
 [JsonDerivedType(typeof(OrpoConfig), "orpo")]
 [JsonDerivedType(typeof(SimpoConfig), "simpo")]
+[JsonDerivedType(typeof(DmoeRewardConfig), "dmoe_reward")]
 public abstract record ObjectiveConfig
 {
     /// <summary>What is made of a row.</summary>
@@ -63,6 +64,9 @@ public abstract record ObjectiveConfig
     /// <param name="outputs">[B, outputs], as <see cref="CausalLm.Score"/> gives them.</param>
     /// <returns>Tensors in the caller's dispose scope.</returns>
     public virtual ScoredAnswers Read(Tensor outputs) => RewardEnsemble.Read(outputs);
+
+    /// <summary>The rows that this objective trains on and measures; it need not take them all.</summary>
+    internal virtual PreparedData Choose(PreparedData data) => data;
 
     /// <summary>How many items the loss of a batch is summed over; the loss of a step is divided by the total over its batches.</summary>
     public virtual long Weight(Batch batch) => batch.TrainableTokens;

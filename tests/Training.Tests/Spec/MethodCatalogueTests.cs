@@ -48,6 +48,12 @@ public class MethodCatalogueTests
             members["adapter"]!["task_vectors"] = new JsonArray("ftjob_1");   // what to mix has no default
         }
 
+        if (name == "dmoe_reward")
+        {
+            members["objective"]!["categories"] = new JsonArray("a");   // the rows' own words
+            members["objective"]!["capabilities"] = new JsonArray("b");
+        }
+
         if (name == "kind")
         {
             members["adapter"]!["classes"] = new JsonArray("a");   // nor have the classes of somebody's rows

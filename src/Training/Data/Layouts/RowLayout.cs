@@ -27,6 +27,7 @@ internal sealed record RowLayout(
     {
         RowUse.Pairs => PreferenceLayouts.Pairs,
         RowUse.Critiques => CritiqueLayouts.All,
+        RowUse.Capabilities => CapabilityLayouts.All,
         RowUse.Verdicts => PreferenceLayouts.Verdicts,
         RowUse.Scores => PreferenceLayouts.Scores,
         _ => Sequences,

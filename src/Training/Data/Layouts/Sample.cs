@@ -56,7 +56,11 @@ internal sealed record Conversation(IReadOnlyList<Turn> Turns, JsonElement? Tool
 /// <param name="Answers">Prompt and answer each: the better one first of two, or one.</param>
 /// <param name="Value">See <see cref="Example.Value"/>.</param>
 /// <param name="IsTie">See <see cref="Example.IsTie"/>.</param>
-internal sealed record JudgedAnswers(IReadOnlyList<Sample> Answers, float? Value, bool IsTie = false) : Sample;
+internal sealed record JudgedAnswers(IReadOnlyList<Sample> Answers, float? Value, bool IsTie = false) : Sample
+{
+    /// <inheritdoc cref="Example.Capability"/>
+    public string? Capability { get; init; }
+}
 
 /// <summary>An answer to its prompt, and what is said of it, which alone carries loss.</summary>
 internal sealed record CritiquedAnswer(Sample Answer, string Critique) : Sample;

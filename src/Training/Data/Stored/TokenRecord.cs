@@ -5,16 +5,17 @@ using System.Text;
 namespace TrainingService.Training.Data.Stored;
 
 /// <summary>What an example is beside its tokens.</summary>
-internal readonly record struct ExampleHead(int Row, int? Class = null, IReadOnlyList<int>? Ends = null, float? Value = null, string? Category = null, bool IsTie = false)
+internal readonly record struct ExampleHead(int Row, int? Class = null, IReadOnlyList<int>? Ends = null, float? Value = null, string? Category = null, bool IsTie = false,
+    string? Capability = null)
 {
-    public bool IsJudged => Ends is not null || Value is not null || Category is not null || IsTie;
+    public bool IsJudged => Ends is not null || Value is not null || Category is not null || IsTie || Capability is not null;
 }
 
 /// <summary>One example as bytes: what it is, which of its tokens carry loss, and its token ids in two bytes each, or four.</summary>
 /// <remarks>
 /// The row, and a number whose bits tell how labels are written (1: as numbers, else as runs), whether judgements follow (2), and the class
 /// (from 4; 0: none, and from 1), are variable-length integers (seven bits a byte, the lowest first). Judgements: how many sequences there
-/// are (0: one, without ends) and their ends; 1 if a value follows, and 2 more for a tie, and the value as a four-byte float; the length of the category in bytes plus 1 and its UTF-8, or 0.
+/// are (0: one, without ends) and their ends; 1 if a value follows, and 2 more for a tie, and the value as a four-byte float; the length of the category in bytes plus 1 and its UTF-8, or 0; the capability in the same way.
 /// Runs: their number, and the lengths of alternating runs without and with loss, the first one without. Numbers: four bytes each. Ids and
 /// numbers are little-endian.
 /// </remarks>
@@ -107,6 +108,7 @@ internal static class TokenRecord
         Value = head.Value,
         Category = head.Category,
         IsTie = head.IsTie,
+        Capability = head.Capability,
     };
 
     private static void WriteJudgements(ArrayBufferWriter<byte> to, ExampleHead head)
@@ -124,9 +126,27 @@ internal static class TokenRecord
             to.Advance(sizeof(float));
         }
 
-        var category = head.Category is null ? [] : Encoding.UTF8.GetBytes(head.Category);
-        WriteVarint(to, head.Category is null ? 0u : (uint)category.Length + 1);
-        to.Write(category);
+        WriteName(to, head.Category);
+        WriteName(to, head.Capability);
+    }
+
+    private static void WriteName(ArrayBufferWriter<byte> to, string? name)
+    {
+        var bytes = name is null ? [] : Encoding.UTF8.GetBytes(name);
+        WriteVarint(to, name is null ? 0u : (uint)bytes.Length + 1);
+        to.Write(bytes);
+    }
+
+    private static string? ReadName(ref ReadOnlySpan<byte> record)
+    {
+        if (ReadVarint(ref record) is not (> 0 and var length))
+        {
+            return null;
+        }
+
+        var name = Encoding.UTF8.GetString(record[..((int)length - 1)]);
+        record = record[((int)length - 1)..];
+        return name;
     }
 
     private static ExampleHead ReadJudgements(ref ReadOnlySpan<byte> record, ExampleHead head)
@@ -145,14 +165,11 @@ internal static class TokenRecord
             record = record[sizeof(float)..];
         }
 
-        string? category = null;
-        if (ReadVarint(ref record) is > 0 and var length)
+        var (category, capability) = (ReadName(ref record), ReadName(ref record));
+        return head with
         {
-            category = Encoding.UTF8.GetString(record[..((int)length - 1)]);
-            record = record[((int)length - 1)..];
-        }
-
-        return head with { Ends = ends.Length == 0 ? null : ends, Value = value, Category = category, IsTie = (says & 2) == 2 };
+            Ends = ends.Length == 0 ? null : ends, Value = value, Category = category, IsTie = (says & 2) == 2, Capability = capability,
+        };
     }
 
     private static bool AreRuns(ReadOnlySpan<int> ids, ReadOnlySpan<int> labels)
