@@ -18,6 +18,9 @@ internal static class Methods
     /// <summary>Each method takes the better one: their steps are of very different sizes.</summary>
     private static readonly double[] Rates = [3e-3, 2e-2];
 
+    /// <summary>Rates of methods that train inputs of the model and not its weights.</summary>
+    private static readonly double[] InputRates = [1e-1, 3e-1];
+
     /// <summary>A rank of 8 or what comes nearest to it, where the defaults are for larger models.</summary>
     private static readonly Dictionary<string, string> Settings = new()
     {
@@ -51,7 +54,7 @@ internal static class Methods
                 }
 
                 var runs = new List<Measured>();
-                foreach (var rate in Rates)
+                foreach (var rate in method.Name is "prompt" or "prefix" ? InputRates : Rates)
                 {
                     runs.Add(await TrainAsync(worker, folder, adapter, rate, ct));
                 }
