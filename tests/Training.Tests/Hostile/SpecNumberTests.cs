@@ -110,9 +110,15 @@ public class SpecNumberTests
     {
         var spec = JsonNode.Parse(SpecParseTests.With(""))!.AsObject();
         Put(spec, path, "@here@");
-        if (spec["adapter"] is JsonObject adapter && (string?)adapter["type"] == "atlas")
+        if (spec["adapter"] is JsonObject adapter)
         {
-            adapter["task_vectors"] = new JsonArray("vector");   // it has nothing to mix without one
+            // What these methods cannot do without.
+            _ = (string?)adapter["type"] switch
+            {
+                "atlas" => adapter["task_vectors"] = new JsonArray("vector"),
+                "kind" => adapter["classes"] = new JsonArray("one"),
+                _ => null,
+            };
         }
 
         return spec.ToJsonString().Replace("\"@here@\"", value, StringComparison.Ordinal);
