@@ -3,6 +3,7 @@ using TrainingService.Training.Adapters;
 using TrainingService.Training.Data;
 using TrainingService.Training.Models;
 using TrainingService.Training.Numerics;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Quantization;
 using TrainingService.Training.Throughput;
@@ -56,8 +57,8 @@ public sealed record Estimate(
             trained.Total / (double)total,
             MemoryOf(spec, model, trained, weightBytes, onGpu ? ContextBytes : ProcessBytes),
             trained.Added * Float32 + trained.InPlace * weightBytes,
-            spec.Schedule.MaxSteps ?? StepsOf(spec, data ?? new()),
-            StepsAreExact: spec.Schedule.MaxSteps is not null,
+            spec.Objective is DmoeRewardConfig ? null : spec.Schedule.MaxSteps ?? StepsOf(spec, data ?? new()),   // the rows tell how many phases there are
+            StepsAreExact: spec.Schedule.MaxSteps is not null && spec.Objective is not DmoeRewardConfig,
             OperationsOf(spec, model, data ?? new()));
     }
 

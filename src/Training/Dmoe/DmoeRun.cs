@@ -21,7 +21,6 @@ internal sealed class DmoeRun(
     private readonly Dictionary<string, double> _results = [];
     private readonly HashSet<string> _warnings = [];
     private readonly DmoeCheckpoints _checkpoints = new(work, spec.Checkpoints.Keep);
-    private MetricsLog? _metrics;
     private long _trainedTokens;
     private int _saved;
     private bool _estimated;
@@ -29,6 +28,9 @@ internal sealed class DmoeRun(
     private string Done => Path.Combine(work, DmoeCheckpoints.Done);
 
     private string Phase => Path.Combine(work, DmoeCheckpoints.Phase);
+
+    /// <summary>The result, under the name that results of adapters have.</summary>
+    private string Result => Path.Combine(work, "adapter");
 
     /// <param name="data">All rows.</param>
     /// <param name="identity">Of spec and rows.</param>
@@ -56,7 +58,7 @@ internal sealed class DmoeRun(
         }
 
         (_trainedTokens, _saved) = (start.TrainedTokens, start.Step);
-        using (_metrics = new MetricsLog(Path.Combine(work, "metrics"), start.Step > 0 ? start.Step : null))
+        using (var metrics = new MetricsLog(Path.Combine(work, "metrics"), start.Step > 0 ? start.Step : null))
         {
             for (var index = start.Phase; index < phases.Count; index++)
             {
@@ -67,11 +69,11 @@ internal sealed class DmoeRun(
                 report(new PhaseReport(phase.Path));
                 if (phase.Stage == DmoeStage.Aggregation)
                 {
-                    Aggregate(phase, data, steps, before, total);
+                    Aggregate(phase, data, steps, before, total, metrics);
                 }
                 else
                 {
-                    Train(phase, before, total, state);
+                    Train(phase, before, total, state, metrics);
                 }
 
                 if (Directory.Exists(Phase))
@@ -79,7 +81,7 @@ internal sealed class DmoeRun(
                     Directory.Delete(Phase, recursive: true);
                 }
 
-                Save(state with { Phase = index + 1, Step = before + steps });
+                Save(state with { Phase = index + 1, Step = before + steps }, metrics);
             }
         }
 
@@ -173,10 +175,10 @@ internal sealed class DmoeRun(
         Spectra = new() { Enabled = false },
     };
 
-    private void Train(DmoePhase phase, int before, int total, DmoeState state)
+    private void Train(DmoePhase phase, int before, int total, DmoeState state, MetricsLog metrics)
     {
         var done = TrainingRun.Execute(
-            SpecOf(phase), Phase, line => Hand(line, phase, before, total, state), control, ct, baseModelName, cacheFolder);
+            SpecOf(phase), Phase, line => Hand(line, phase, before, total, state, metrics), control, ct, baseModelName, cacheFolder);
         _trainedTokens += done.TrainedTokens;
         foreach (var (name, value) in done.Metrics.Where(metric => metric.Key is "train/loss" or "eval/loss" or "eval/accuracy"))
         {
@@ -187,18 +189,18 @@ internal sealed class DmoeRun(
     }
 
     /// <summary>Passes on what a phase reports, in the steps and names of the whole run.</summary>
-    private void Hand(Report line, DmoePhase phase, int before, int total, DmoeState state)
+    private void Hand(Report line, DmoePhase phase, int before, int total, DmoeState state, MetricsLog metrics)
     {
         switch (line)
         {
             case StepReport step:
-                Step(step with { Step = before + step.Step, TotalSteps = total, TrainedTokens = _trainedTokens + step.TrainedTokens });
+                Step(step with { Step = before + step.Step, TotalSteps = total, TrainedTokens = _trainedTokens + step.TrainedTokens }, metrics);
                 break;
             case MetricReport metric:
                 report(new MetricReport(before + metric.Step, metric.Values.ToDictionary(value => $"{phase.Path}/{value.Key}", value => value.Value)));
                 break;
             case CheckpointReport checkpoint:
-                Save(state with { Step = before + checkpoint.Step, PhaseStep = checkpoint.Step });
+                Save(state with { Step = before + checkpoint.Step, PhaseStep = checkpoint.Step }, metrics);
                 break;
             case EstimateReport estimate when !_estimated:
                 _estimated = true;
@@ -215,22 +217,22 @@ internal sealed class DmoeRun(
         }
     }
 
-    private void Step(StepReport step)
+    private void Step(StepReport step, MetricsLog metrics)
     {
-        _metrics!.Step(step);
+        metrics.Step(step);
         report(step);
     }
 
-    private void Save(DmoeState state)
+    private void Save(DmoeState state, MetricsLog metrics)
     {
-        _metrics!.Flush();
+        metrics.Flush();
         var path = _checkpoints.Save(state with { Results = new(_results), TrainedTokens = _trainedTokens });
         _saved = state.Step;
         report(new CheckpointReport(state.Step, path, Best: false, new Dictionary<string, double>()));
     }
 
     /// <summary>Trains what joins a category's experts, on their hidden states, which are computed once. A stop starts it anew: it is the shortest of the phases.</summary>
-    private void Aggregate(DmoePhase phase, PreparedData data, int steps, int before, int total)
+    private void Aggregate(DmoePhase phase, PreparedData data, int steps, int before, int total, MetricsLog metrics)
     {
         var experts = Directory.GetDirectories(Path.Combine(Done, "experts", phase.Category!)).OrderBy(Order).ToList();
         var rows = phase.RowsOf(data.Train, objective.BaseShare, isTraining: true);
@@ -245,7 +247,7 @@ internal sealed class DmoeRun(
         var plan = StepsOf(phase, data);
         var margins = rows.Concat(held).Select(row => row.Value ?? 0).ToArray();
         var training = new DmoeJoining(SpecOf(phase), aggregation, z.to(body.Device), margins, rows.Count);
-        training.Run(plan, result => Step(result with { Step = before + result.Step, TotalSteps = total }), either);
+        training.Run(plan, result => Step(result with { Step = before + result.Step, TotalSteps = total }, metrics), either);
         _results[$"{phase.Path}/train/loss"] = training.LastLoss;
         if (held.Count > 0)
         {
@@ -279,16 +281,16 @@ internal sealed class DmoeRun(
     {
         foreach (var (phase, _) in phases.Where(phase => phase.Phase.Stage is DmoeStage.Router or DmoeStage.Expert))
         {
-            DmoeCheckpoints.Copy(Path.Combine(Done, phase.Path), Path.Combine(work, phase.Path));
+            DmoeCheckpoints.Copy(Path.Combine(Done, phase.Path), Path.Combine(Result, phase.Path));
         }
 
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         var files = objective.Categories.Select(category => SafeTensorsFile.Open(Path.Combine(Done, $"aggregation/{category}.safetensors"))).ToList();
         SafeTensorsWriter.Write(
-            Path.Combine(work, DmoeScorer.AggregationFile), [.. files.SelectMany(file => file.Entries.Keys.Order(StringComparer.Ordinal).Select(name => (name, file.Read(name))))]);
+            Path.Combine(Result, DmoeScorer.AggregationFile), [.. files.SelectMany(file => file.Entries.Keys.Order(StringComparer.Ordinal).Select(name => (name, file.Read(name))))]);
         files.ForEach(file => file.Dispose());
-        DmoeScorer.WriteLayout(work, objective.Categories, objective.Categories.ToDictionary(
+        DmoeScorer.WriteLayout(Result, objective.Categories, objective.Categories.ToDictionary(
             category => category,
             category => (IReadOnlyList<string>)[.. phases.Where(phase => phase.Phase.Stage == DmoeStage.Expert && phase.Phase.Category == category).Select(phase => phase.Phase.Capability!)]));
     }
@@ -303,7 +305,7 @@ internal sealed class DmoeRun(
         }
 
         var device = cuda.is_available() ? CUDA : CPU;
-        using var scorer = new DmoeScorer(work, spec.Model, DType(device), device, spec.Schedule.BatchSize * 2);
+        using var scorer = new DmoeScorer(Result, spec.Model, DType(device), device, spec.Schedule.BatchSize * 2);
         var answers = pairs.SelectMany(pair => Sequences(pair).Select(ids => new RoutedAnswer(ids, DmoePhase.PromptTokens(pair.Labels)))).ToList();
         var rewards = scorer.Score(answers, either);
         var leads = pairs.Select((pair, index) => (pair.Category, Routed: rewards[2 * index].Category, Lead: rewards[2 * index].Reward - rewards[(2 * index) + 1].Reward)).ToList();

@@ -33,7 +33,7 @@ public sealed class DmoeScorer : IDisposable
     private readonly Layout _layout;
     private readonly Dictionary<string, DmoeAggregation> _aggregations = [];
 
-    /// <param name="folder">Of the artifact.</param>
+    /// <param name="folder">The folder <c>adapter</c> of the artifact.</param>
     /// <param name="model">Folder of the base model.</param>
     /// <exception cref="TrainingException">One of them cannot be used.</exception>
     public DmoeScorer(string folder, string model, ScalarType dtype, Device device, int batchSize = 16)
@@ -118,7 +118,7 @@ public sealed class DmoeScorer : IDisposable
             return File.Exists(path) && JsonSerializer.Deserialize<Layout>(File.ReadAllText(path), SpecJson.Options) is { Order: { Count: > 0 } order, Categories: { } categories } layout
                 && order.All(categories.ContainsKey)
                 ? layout
-                : throw TrainingException.InvalidData($"The folder has no {FileName} that can be read; give the artifact of a dmoe_reward run.", FileName);
+                : throw TrainingException.InvalidData($"The folder has no {FileName} that can be read; give the folder adapter of a dmoe_reward run.", FileName);
         }
         catch (JsonException error)
         {

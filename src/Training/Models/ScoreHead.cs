@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using TorchSharp.Modules;
-using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using static TorchSharp.torch;
 

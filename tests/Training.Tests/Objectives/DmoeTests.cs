@@ -5,6 +5,7 @@ using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data;
 using TrainingService.Training.Dmoe;
+using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Tests.Data;
@@ -121,13 +122,14 @@ public class DmoeTests
     {
         var work = folder.In("several");
         Assert.True(Manifest.Verify(work, out var problem), problem);
-        Assert.True(DmoeScorer.IsIn(work));
+        var result = Path.Combine(work, "adapter");
+        Assert.True(DmoeScorer.IsIn(result));
         Assert.Equal(
             ["adapter_config.json", "adapter_model.safetensors"],
-            Directory.GetFiles(Path.Combine(work, "experts", "cold", "order"), "adapter_*").Select(path => Path.GetFileName(path)).Order());
+            Directory.GetFiles(Path.Combine(result, "experts", "cold", "order"), "adapter_*").Select(path => Path.GetFileName(path)).Order());
         Assert.False(Directory.Exists(Path.Combine(work, ".done")) || Directory.Exists(Path.Combine(work, ".phase")));
         using var scope = NewDisposeScope();
-        using var scorer = new DmoeScorer(work, Model, ScalarType.Float32, CPU);
+        using var scorer = new DmoeScorer(result, Model, ScalarType.Float32, CPU);
         var tokenizer = Tokenizer.Load(Model);
         var leads = File.ReadLines(folder.In("held.jsonl")).Select(line => JsonElement.Parse(line)).Select(row =>
         {
@@ -185,6 +187,17 @@ public class DmoeTests
         Assert.Equal("data.train:2", error.Param);
         Assert.Contains("category: is 'cold', and objective.categories names 'warm', 'hot'", error.Message, StringComparison.Ordinal);
         Assert.DoesNotContain(folder.Reports, report => report is StepReport);
+    }
+
+    [Fact]
+    public void Its_steps_are_not_known_before_its_rows()
+    {
+        using var folder = new RunFolder();
+
+        var estimate = Estimate.For(Spec(folder, steps: 3), HuggingFaceFolder.ReadConfig(Model), new(Rows: 100, Tokens: 1000));
+
+        Assert.Null(estimate.Steps);
+        Assert.False(estimate.StepsAreExact);
     }
 
     [Theory]

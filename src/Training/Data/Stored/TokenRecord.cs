@@ -168,7 +168,11 @@ internal static class TokenRecord
         var (category, capability) = (ReadName(ref record), ReadName(ref record));
         return head with
         {
-            Ends = ends.Length == 0 ? null : ends, Value = value, Category = category, IsTie = (says & 2) == 2, Capability = capability,
+            Ends = ends.Length == 0 ? null : ends,
+            Value = value,
+            Category = category,
+            IsTie = (says & 2) == 2,
+            Capability = capability,
         };
     }
 
