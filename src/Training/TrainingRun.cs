@@ -122,7 +122,7 @@ public static class TrainingRun
         using var scope = NewDisposeScope();
         using var model = StartsFromScratch(spec)
             ? CausalLm.Create(config, dtype, device, spec.Seed, either)
-            : CausalLm.Load(spec.Model, dtype, device, spec.HeldBase, either, config.Score, spec.Seed);
+            : CausalLm.Load(spec.Model, dtype, device, spec.HeldBase, config.Score, spec.Seed, either);
         model.Checkpointing = spec.ActivationCheckpointing;
         either.ThrowIfCancellationRequested();
         var weights = spec.Adapter is FullConfig ? "model" : "adapter";

@@ -270,7 +270,7 @@ internal sealed class DmoeRun(
     private CausalLm Load(ScoreHead score)
     {
         var device = cuda.is_available() ? CUDA : CPU;
-        return CausalLm.Load(spec.Model, DType(device), device, spec.HeldBase, either, score, spec.Seed);
+        return CausalLm.Load(spec.Model, DType(device), device, spec.HeldBase, score, spec.Seed, either);
     }
 
     private ScalarType DType(Device device) =>

@@ -57,13 +57,13 @@ public abstract class CausalLm : nn.Module
     /// <param name="quantization">
     /// Holds the linear layers in codes. Each weight is quantised as it is read, from float32, so that there is never more than one in full.
     /// </param>
-    /// <param name="ct">Asked before each weight.</param>
     /// <param name="score">Takes the place of the output head; null: as <c>config.json</c> says.</param>
     /// <param name="seed">Of the weights of a score head that the folder lacks.</param>
+    /// <param name="ct">Asked before each weight.</param>
     /// <exception cref="TrainingException">A missing or surplus tensor, a wrong shape, or a setting that is not implemented.</exception>
     public static CausalLm Load(
-        string folder, ScalarType dtype, Device device, QuantizationConfig? quantization = null, CancellationToken ct = default,
-        ScoreHead? score = null, long seed = 0)
+        string folder, ScalarType dtype, Device device, QuantizationConfig? quantization = null, ScoreHead? score = null, long seed = 0,
+        CancellationToken ct = default)
     {
         var read = HuggingFaceFolder.ReadConfig(folder);
         var config = score is null ? read : read with { Score = score };

@@ -51,7 +51,7 @@ public class PreferenceDataTests
     [Fact]
     public void Margin_category_and_order_are_kept_and_come_back_from_the_disk()
     {
-        using var file = new TextFile("rows.jsonl", 
+        using var file = new TextFile("rows.jsonl",
             """{"prompt": "Q", "chosen": "good", "rejected": "bad", "margin": 0.75, "category": "chät"}""" + "\n"
             + """{"prompt": "Q", "chosen": "better", "rejected": "worse", "margin": null, "subset": "code"}""" + "\n");
 

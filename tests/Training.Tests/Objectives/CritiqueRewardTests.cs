@@ -113,7 +113,7 @@ public class CritiqueRewardTests
         using var folder = new RunFolder();
         var objective = new CritiqueRewardConfig { ScoreLayers = ScoreLayers.Mlp };
         var source = SharedData.Path("golden", "models", "llama_untied");
-        var (logits, scores) = (new float[0], new float[0]);
+        var (logits, scores) = (Array.Empty<float>(), Array.Empty<float>());
         using (var model = CausalLm.Load(source, ScalarType.Float32, CPU, score: objective.Score, seed: 5))
         {
             using var adapter = (full ? (AdapterConfig)new FullConfig() : new LoraConfig { Rank = 2 }).Attach(model, seed: 1);

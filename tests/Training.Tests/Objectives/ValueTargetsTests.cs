@@ -103,7 +103,7 @@ public class ValueTargetsTests
         Assert.Equal(0.75 * 8, ValueTargets.Expectation(logits, tensor(new[] { 0f, 8f })).item<float>(), 1e-5);
     }
 
-    private static IEnumerable<double> Numbers(Tensor tensor) => tensor.contiguous().data<float>().Select(number => (double)number).ToArray();
+    private static double[] Numbers(Tensor tensor) => tensor.contiguous().data<float>().Select(number => (double)number).ToArray();
 
     private sealed class Near(double tolerance) : IEqualityComparer<double>
     {
