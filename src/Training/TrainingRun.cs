@@ -11,6 +11,7 @@ using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
 using TrainingService.Training.Rewards;
+using TrainingService.Training.Scoring;
 using TrainingService.Training.Spectra;
 using TrainingService.Training.Throughput;
 using TrainingService.Training.Tokenizers;
@@ -204,7 +205,16 @@ public static class TrainingRun
         if (data.Validation.Count > 0 && spec.Objective is { Use: RowUse.Pairs or RowUse.Critiques, Score: not null })
         {
             report(new PhaseReport("evaluating"));
-            Judge(spec, model, adapter, data.Validation, padId, device, workFolder, report, either);
+            var pairs = Judge(spec, model, adapter, data.Validation, padId, device, workFolder, report, either);
+            if (pairs.Count > 0 && spec.Objective.Use == RowUse.Pairs)   // rewards after the model's own critiques are others than after those of the rows
+            {
+                RewardDistribution.Of(pairs.SelectMany(pair => (float[])[(float)pair.Chosen, (float)pair.Rejected])).Write(Path.Combine(workFolder, weights));
+            }
+        }
+        else if (data.Validation.Count > 0 && spec.Objective is { Use: RowUse.Scores, Score: not null })
+        {
+            RewardDistribution.Of(RewardDistribution.RewardsOf(
+                model, adapter, spec.Objective, data.Validation, spec.Schedule.BatchSize, padId, device, either)).Write(Path.Combine(workFolder, weights));
         }
 
         if (spec.Spectra.Enabled)
@@ -232,14 +242,15 @@ public static class TrainingRun
     }
 
     /// <summary>What the trained reward model does on pairs that it has not seen, and what is wrong with it.</summary>
-    private static void Judge(
+    /// <returns>The pairs with their rewards.</returns>
+    private static IReadOnlyList<ScoredPair> Judge(
         TrainingSpec spec, CausalLm model, Adapter adapter, IExamples validation, int padId, Device device, string workFolder, Action<Report> report,
         CancellationToken ct)
     {
         var pairs = RewardWriter.Score(model, adapter, spec.Objective, validation, spec.Schedule.BatchSize, padId, device, ct);
         if (pairs.Count == 0)
         {
-            return;   // all rows are ties
+            return pairs;   // all rows are ties
         }
 
         var sections = spec.Evaluation.Sections is { } named ? new RewardSections(named) : null;
@@ -248,6 +259,8 @@ public static class TrainingRun
         {
             report(new WarningReport(problem.Text));
         }
+
+        return pairs;
     }
 
     private static IEnumerable<Example> Unstopped(IEnumerable<Example> rows, CancellationToken ct) => rows.Select(row =>

@@ -16,6 +16,7 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     TrainVerb.Create(),
     LogitsVerb.Create(),
     GenerateVerb.Create(),
+    ScoreVerb.Create(),
     AnalyzeVerb.Create(),
     ExportVerb.Create(),
     WatermarkVerb.Create(),

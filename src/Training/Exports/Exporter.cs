@@ -1,7 +1,9 @@
 using TrainingService.Training.Adapters;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Models;
+using TrainingService.Training.Objectives;
 using TrainingService.Training.Quantization;
+using TrainingService.Training.Scoring;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Exports;
@@ -29,6 +31,13 @@ public static class Exporter
     {
         using var off = no_grad();
         RefuseUnmergeable(PeftFolder.Open(adapterFolder).Choice, "merged");
+        if ((ScoreHead.Of(adapterFolder) ?? HuggingFaceFolder.ReadConfig(modelFolder).Score) is { Layers: ScoreLayers.Mlp, KeepsTokens: false })
+        {
+            throw TrainingException.InvalidSpec(
+                "The adapter's score head has two layers, and the sequence classification of Hugging Face has one: it would load the model with a head of random numbers. "
+                + "Export it as peft, or train with score_layers linear.", "format");
+        }
+
         using var folder = new ExportFolder(outFolder);
         var format = FormatOf(modelFolder);
         using var probe = Fold(modelFolder, adapterFolder, folder.Path, activeClass);
@@ -100,6 +109,14 @@ public static class Exporter
 
         model.Dequantize();   // what no factors were merged into
         MergedShards.Write(model, modelFolder, outFolder);
+        foreach (var name in model.Config.Score is null ? [] : (string[])[SavedObjective.FileName, RewardDistribution.FileName])
+        {
+            if (File.Exists(Path.Combine(adapterFolder, name)))
+            {
+                File.Copy(Path.Combine(adapterFolder, name), Path.Combine(outFolder, name), overwrite: true);   // how its rewards are read
+            }
+        }
+
         return probe;
     }
 

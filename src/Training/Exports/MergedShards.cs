@@ -16,7 +16,9 @@ internal static class MergedShards
         var weights = model.NamedWeights().ToDictionary(weight => weight.Name, weight => (Tensor)weight.Parameter);
         using var checkpoint = CheckpointFolder.Open(source);
         var stored = CheckpointNames.Match(model.Config, checkpoint).ToDictionary(pair => pair.Value, pair => weights[pair.Key]);
-        foreach (var path in Directory.EnumerateFiles(source, "*.safetensors"))
+        var places = new Dictionary<string, (string File, long Bytes)>(StringComparer.Ordinal);
+        var head = new Queue<string>(weights.Keys.Where(name => ScoreHead.Owns(name) && !stored.ContainsKey(name)));
+        foreach (var path in Directory.EnumerateFiles(source, "*.safetensors").Order(StringComparer.Ordinal))
         {
             using var scope = NewDisposeScope();   // one shard in memory at a time, besides the model
             using var shard = SafeTensorsFile.Open(path);
@@ -25,10 +27,23 @@ internal static class MergedShards
                 continue;   // a second copy under other names, or an adapter: not what the model was loaded from
             }
 
+            // Without an output head for tokens its weight has no place; a new score head, float32, joins the first shard.
             var tensors = shard.Entries.Values
+                .Where(entry => model.Config.PredictsTokens || entry.Name != CheckpointNames.HeadName || stored.ContainsKey(entry.Name))
                 .Select(entry => (entry.Name, Tensor: Value(entry, shard, stored, weights)))
                 .ToList();
+            while (head.TryDequeue(out var name))
+            {
+                tensors.Add((name, weights[name].cpu()));
+            }
+
             SafeTensorsWriter.Write(Path.Combine(target, Path.GetFileName(path)), tensors, shard.Metadata.Count > 0 ? shard.Metadata : null);
+            tensors.ForEach(tensor => places.Add(tensor.Name, (Path.GetFileName(path), tensor.Tensor.numel() * tensor.Tensor.element_size())));
+        }
+
+        if (model.Config.Score is not null)
+        {
+            HuggingFaceFolder.WriteScoring(model, target, places);
         }
     }
 

@@ -3,6 +3,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using TrainingService.Training.Checkpoints;
+using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
 
 namespace TrainingService.Training.Models;
@@ -101,6 +102,41 @@ public static class HuggingFaceFolder
         }
     }
 
+    /// <summary>
+    /// Makes a folder that was copied from a decoder one that scores: its configuration, its index where it has one, and a token for padding that no answer
+    /// ends with, since Hugging Face's class finds the end of a row by it.
+    /// </summary>
+    /// <param name="places">For each tensor its shard and its bytes.</param>
+    internal static void WriteScoring(CausalLm model, string folder, IReadOnlyDictionary<string, (string File, long Bytes)> places)
+    {
+        var path = Path.Combine(folder, "config.json");
+        var config = JsonNode.Parse(File.ReadAllText(path))!.AsObject();
+        model.Config.Score!.Write(config, model.Config.Architecture);
+        var tokenizer = Tokenizer.IsIn(folder) ? Tokenizer.Load(folder) : null;
+        var ends = model.Config.EosIds.Concat(tokenizer?.EosId is { } end ? [end] : []).ToHashSet();
+        var pad = new[] { model.Config.PadId, tokenizer?.PadId, tokenizer?.BosId, model.Config.BosId }
+            .Concat(Enumerable.Range(0, model.Config.VocabularySize).Select(id => (int?)id))
+            .First(id => id is { } known && known >= 0 && known < model.Config.VocabularySize && !ends.Contains(known))!.Value;
+        config["pad_token_id"] = pad;
+        WriteText(folder, "config.json", config.ToJsonString(Indented));
+        if (tokenizer is not null && tokenizer.PadId != pad)
+        {
+            foreach (var name in (string[])["tokenizer_config.json", "special_tokens_map.json"])
+            {
+                if (File.Exists(Path.Combine(folder, name)) && JsonNode.Parse(File.ReadAllText(Path.Combine(folder, name))) is JsonObject settings)
+                {
+                    settings["pad_token"] = tokenizer.Decode([pad], skipSpecialTokens: false);
+                    WriteText(folder, name, settings.ToJsonString(Indented));
+                }
+            }
+        }
+
+        if (File.Exists(Path.Combine(folder, Index)))
+        {
+            WriteText(folder, Index, IndexJson(places));
+        }
+    }
+
     private static TrainingException WithoutConfig(string folder)
     {
         if (!Directory.Exists(folder))
@@ -169,20 +205,15 @@ public static class HuggingFaceFolder
         return config.ToJsonString(Indented);
     }
 
-    private static string IndexJson(List<List<(string Name, Tensor Tensor)>> shards, string[] names)
-    {
-        var map = new JsonObject();
-        for (var number = 0; number < shards.Count; number++)
-        {
-            foreach (var (name, _) in shards[number])
-            {
-                map[name] = names[number];
-            }
-        }
+    private static string IndexJson(List<List<(string Name, Tensor Tensor)>> shards, string[] names) => IndexJson(shards.Zip(names)
+        .SelectMany(shard => shard.First.Select(item => (item.Name, Place: (File: shard.Second, Bytes: Bytes(item.Tensor)))))
+        .ToDictionary(item => item.Name, item => item.Place));
 
-        var total = shards.Sum(shard => shard.Sum(item => Bytes(item.Tensor)));
-        return new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = total }, ["weight_map"] = map }.ToJsonString(Indented);
-    }
+    private static string IndexJson(IReadOnlyDictionary<string, (string File, long Bytes)> places) => new JsonObject
+    {
+        ["metadata"] = new JsonObject { ["total_size"] = places.Values.Sum(place => place.Bytes) },
+        ["weight_map"] = new JsonObject(places.Select(place => KeyValuePair.Create(place.Key, (JsonNode?)place.Value.File))),
+    }.ToJsonString(Indented);
 
     private static void WriteText(string folder, string name, string text)
     {

@@ -27,6 +27,9 @@ public abstract record ObjectiveConfig
     /// <summary>What the output head of the model has to be; null: the scores of the next token.</summary>
     internal virtual ScoreHead? Score => null;
 
+    /// <summary>Whether its models have a score head and so give rewards.</summary>
+    public bool GivesScores() => Score is not null;
+
     /// <summary>A model as this objective needs it: with its score head.</summary>
     public ModelConfig On(ModelConfig model) => Score is null ? model : model with { Score = Score };
 

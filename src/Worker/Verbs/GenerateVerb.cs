@@ -36,6 +36,12 @@ internal static class GenerateVerb
     private static void Run(DirectoryInfo modelFolder, DirectoryInfo? adapterFolder, string? activeClass, FileInfo promptsFile, FileInfo output, int longest)
     {
         LoadedModel.CheckFolders(("--model", modelFolder), ("--adapter", adapterFolder));
+        if ((adapterFolder is null ? null : ScoreHead.Of(adapterFolder.FullName)) is { KeepsTokens: false }
+            || !HuggingFaceFolder.ReadConfig(modelFolder.FullName).PredictsTokens)
+        {
+            throw TrainingException.InvalidData("The model scores answers and writes none: its head gives rewards. Use the verb score.", adapterFolder is null ? "--model" : "--adapter");
+        }
+
         var tokenizer = Tokenizer.Load(modelFolder.FullName);
         var prompts = File.ReadLines(promptsFile.FullName)
             .Select((line, index) => (Line: line, Row: index + 1))

@@ -231,7 +231,7 @@ internal static class PreferenceLayouts
     private static IReadOnlyList<Turn> Given(IEnumerable<Turn> turns) => [.. turns.Select(turn => turn with { Trained = false })];
 
     /// <summary>Only the last turn is judged.</summary>
-    private static Conversation LastAnswer(Conversation conversation, string field) => conversation.Turns is [.., { IsAssistant: true } last]
+    internal static Conversation LastAnswer(Conversation conversation, string field) => conversation.Turns is [.., { IsAssistant: true } last]
         ? conversation with { Turns = [.. Given(conversation.Turns.SkipLast(1)), last with { Trained = true }] }
         : throw new RowException("no_answer", "must end with a message of the assistant, which is what is judged", field);
 
