@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# API and CPU worker. Targets: `docker build --target api .`, `docker build --target worker .`; the GPU worker is Dockerfile.gpu.
+# API and CPU worker. Targets: `docker build --target api .`, `--target api-scores` (with POST /v1/scores), `--target worker`; the GPU worker is Dockerfile.gpu.
 # Ubuntu 24.04 has the libstdc++ that libtorch's binding asks for; on an older base the worker mends a copy of the binding at its start.
 
 FROM mcr.microsoft.com/dotnet/sdk:10.0-noble AS build
@@ -20,6 +20,20 @@ WORKDIR /app
 COPY --from=build /out/api .
 COPY --from=build --chown=1654:1654 /out/data /data
 # TMPDIR: uploads pass through temporary files, which must not fill a memory file system.
+ENV ASPNETCORE_HTTP_PORTS=8080 DataFolder=/data TMPDIR=/data DOTNET_EnableDiagnostics=0
+USER 1654
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=12s --start-period=30s \
+    CMD ["dotnet", "TrainingService.Api.dll", "health", "http://127.0.0.1:8080/health/ready"]
+ENTRYPOINT ["dotnet", "TrainingService.Api.dll"]
+
+# The API with the program that runs reward models (POST /v1/scores) beside it, which needs libtorch's libraries and as much memory as Scores__MemoryBytes says.
+FROM mcr.microsoft.com/dotnet/aspnet:10.0-noble AS api-scores
+WORKDIR /app
+COPY --from=build /out/api .
+COPY --from=build /out/worker worker
+COPY --from=build --chown=1654:1654 /out/data /data
 ENV ASPNETCORE_HTTP_PORTS=8080 DataFolder=/data TMPDIR=/data DOTNET_EnableDiagnostics=0
 USER 1654
 VOLUME /data

@@ -7,10 +7,12 @@ using TrainingService.Api.Jobs;
 using TrainingService.Api.Methods;
 using TrainingService.Api.Models;
 using TrainingService.Api.OpenApi;
+using TrainingService.Api.Scores;
 using TrainingService.Api.Uploads;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Health;
 using TrainingService.Worker;
+using TrainingService.Worker.Scoring;
 
 namespace TrainingService.Api;
 
@@ -43,6 +45,7 @@ public static class ApiApplication
         builder.AddKeyAuthentication();
         services.AddTrainingServiceInfrastructure(builder.Configuration);
         AddWorker(builder);
+        services.AddScoring(builder.Configuration);
         services.AddOptions<UploadOptions>().BindConfiguration(UploadOptions.Section).ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<ModelOptions>().BindConfiguration(ModelOptions.Section).ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<JobOptions>().BindConfiguration(JobOptions.Section).ValidateDataAnnotations().ValidateOnStart();
@@ -89,6 +92,7 @@ public static class ApiApplication
         app.MapJobs();
         app.MapFineTuning();
         app.MapMethods();
+        app.MapScores();
         app.MapHealth();
         app.MapApiDescription();
     }

@@ -17,6 +17,7 @@ var root = new RootCommand("Trains models: as a worker of the service (run, the 
     LogitsVerb.Create(),
     GenerateVerb.Create(),
     ScoreVerb.Create(),
+    ServeScoresVerb.Create(),
     AnalyzeVerb.Create(),
     ExportVerb.Create(),
     WatermarkVerb.Create(),

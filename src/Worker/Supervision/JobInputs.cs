@@ -7,7 +7,9 @@ using TrainingService.Domain.Models;
 using TrainingService.Infrastructure;
 using TrainingService.Infrastructure.Jobs;
 using TrainingService.Training;
+using TrainingService.Training.Scoring;
 using TrainingService.Training.Throughput;
+using TrainingService.Worker.Scoring;
 
 namespace TrainingService.Worker.Supervision;
 
@@ -63,6 +65,29 @@ internal sealed class JobInputs(IDbContextFactory<AppDbContext> contexts, Artifa
         var resumedFrom = await restore.RunAsync(db, lease.JobId, work, reports, cancellationToken);
         var pace = Pace.Read(await PastRuns.ReadAsync(db, cancellationToken));
         return new PreparedJob(spec, local, model.Name, job.Suffix, project.Name, resumedFrom, pace);
+    }
+
+    /// <summary>Fetches a model that scores.</summary>
+    /// <exception cref="TrainingException">Something of it is gone.</exception>
+    public async Task<ScorerSource> ScorerAsync(ScoredModel model, ReportBuffer reports, CacheUse use, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        if (model.Job is not { } id)
+        {
+            var own = await FindModelAsync(db, model.ProjectId, PublicId.Of(PublicId.Model, model.BaseModel ?? Guid.Empty), cancellationToken);
+            return new(await ModelFolderAsync(own, reports, use, cancellationToken), null);
+        }
+
+        var result = await ResultFolderAsync(db, model.ProjectId, PublicId.Of(PublicId.Job, id), reports, use, cancellationToken);
+        if (File.Exists(Path.Combine(result, "config.json")))
+        {
+            return new(result, null);   // every weight was trained: a model of its own
+        }
+
+        var job = await db.Jobs.AsNoTracking().SingleAsync(j => j.Id == id, cancellationToken);
+        using var spec = JsonDocument.Parse(job.SpecJson);
+        var name = spec.RootElement.GetProperty("model").GetString()!;
+        return new(await ModelFolderAsync(await FindModelAsync(db, model.ProjectId, name, cancellationToken), reports, use, cancellationToken), result);
     }
 
     private static async Task<BaseModel> FindModelAsync(AppDbContext db, Guid project, string name, CancellationToken cancellationToken)
