@@ -64,7 +64,7 @@ public sealed class Scorer : IDisposable
         var weights = source.Adapter ?? source.Model;
         var objective = SavedObjective.Read(weights) ?? new RewardConfig();
         var distribution = RewardDistribution.Read(weights);
-        var model = CausalLm.Load(source.Model, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization, ct, config.Score);
+        var model = CausalLm.Load(source.Model, ScalarType.Float32, cuda.is_available() ? CUDA : CPU, quantization, config.Score, ct: ct);
         try
         {
             var adapter = source.Adapter is null ? null : AdapterConfig.Saved(source.Adapter).Reading(tokenizer).Attach(model, seed: 0);
