@@ -1,10 +1,8 @@
-using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Options;
 using TrainingService.Api.Http;
 using TrainingService.Api.Models;
-using TrainingService.Domain;
 using TrainingService.Infrastructure;
 using TrainingService.Training;
 using TrainingService.Training.Models;

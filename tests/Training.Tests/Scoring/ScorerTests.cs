@@ -172,6 +172,32 @@ public sealed class ScorerTests
     }
 
     [Fact]
+    public void The_verbs_score_answers_name_the_best_and_write_none()
+    {
+        using var folder = new RunFolder();
+        var model = GeneratedFile.Locate("samples", "model");
+        var adapter = SaveAdapter(folder.In("adapter"), ScoreLayers.Linear, model);
+        File.WriteAllText(folder.In("rows.jsonl"), """
+            {"prompt": "p", "responses": [" a", " b", " a long answer"]}
+
+            {"prompt": "p", "response": " b"}
+            """);
+        string[] words = ["score", "--model", model, "--adapter", adapter, "--input", folder.In("rows.jsonl")];
+
+        var (exit, lines, errors) = WorkerProcess.Run(words);
+        var (_, best, _) = WorkerProcess.Run([.. words, "--best-of"]);
+        var (refused, _, why) = WorkerProcess.Run(["generate", "--model", model, "--adapter", adapter, "--prompts", folder.In("rows.jsonl"), "--out", folder.In("out.jsonl")]);
+
+        Assert.True(exit == 0, errors);
+        var rewards = lines.Select(line => JsonElement.Parse(line).GetProperty("scores").EnumerateArray().Select(score => score.GetProperty("reward").GetSingle()).ToArray()).ToList();
+        Assert.Equal([3, 1], rewards.Select(row => row.Length));
+        Assert.Equal(rewards[0][1], rewards[1][0], 1e-5);
+        Assert.Equal(Array.IndexOf(rewards[0], rewards[0].Max()), JsonElement.Parse(best[0]).GetProperty("best").GetInt32());
+        Assert.Equal(1, refused);
+        Assert.Contains("Use the verb score.", why, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Models_give_way_to_others_unless_they_are_in_use()
     {
         using var folder = new RunFolder();
