@@ -44,7 +44,12 @@ public sealed class ExpertRewardTests(EmbeddedService service) : IClassFixture<E
     {
         var rows = Enumerable.Range(0, 16).Select(row => new
         {
-            prompt = $"Message {row}:", chosen = " red", rejected = " blue", chosen_critique = "It is warm.", rejected_critique = "It is cold.", is_tie = row % 8 == 0,
+            prompt = $"Message {row}:",
+            chosen = " red",
+            rejected = " blue",
+            chosen_critique = "It is warm.",
+            rejected_critique = "It is cold.",
+            is_tie = row % 8 == 0,
         });
         var id = (string)(await service.Post("/v1/jobs", Spec(await Upload(rows), new() { ["type"] = "critique_reward" })))["id"]!;
 
