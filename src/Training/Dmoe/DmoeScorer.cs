@@ -1,9 +1,11 @@
 using System.Text.Json;
 using TrainingService.Training.Checkpoints;
 using TrainingService.Training.Data.Layouts;
+using TrainingService.Training.Data.Rows;
 using TrainingService.Training.Data.Tokenizing;
 using TrainingService.Training.Models;
 using TrainingService.Training.Quantization;
+using TrainingService.Training.Scoring;
 using TrainingService.Training.Tokenizers;
 using static TorchSharp.torch;
 
@@ -84,6 +86,32 @@ public sealed class DmoeScorer : IDisposable
     public IReadOnlyList<RoutedReward> Score(Tokenizer tokenizer, IReadOnlyList<IReadOnlyList<ChatMessage>> conversations) =>
         Score(tokenizer, [.. conversations.Select(messages => new Conversation(
             [.. messages.Select((message, index) => new Turn(message, Trained: index == messages.Count - 1))], Tools: null))]);
+
+    /// <summary>Scores of every answer of some rows; the answers to one prompt go to the same experts, so their rewards compare.</summary>
+    /// <returns>For each row, in order, a score for each answer.</returns>
+    /// <exception cref="TrainingException">An answer cannot be rendered or is too long; nothing is scored.</exception>
+    public IReadOnlyList<IReadOnlyList<AnswerScore>> Score(Tokenizer tokenizer, IReadOnlyList<ScoreInput> rows, CancellationToken ct = default)
+    {
+        var encoder = new SampleEncoder(tokenizer, everyToken: false);
+        List<RoutedAnswer> answers = [.. rows.SelectMany(row => row.Answers.Zip(row.Places, (answer, place) => Encode(encoder, answer, place)))];
+        var scores = new Queue<AnswerScore>(Score(answers, ct).Zip(
+            answers, (scored, answer) => new AnswerScore((float)scored.Reward, Percentile: null, Disagreement: null, answer.Ids.Length) { Category = scored.Category }));
+        return [.. rows.Select(row => (IReadOnlyList<AnswerScore>)[.. row.Answers.Select(_ => scores.Dequeue())])];
+    }
+
+    private RoutedAnswer Encode(SampleEncoder encoder, Sample answer, string place)
+    {
+        try
+        {
+            var (ids, labels) = encoder.Encode(answer);
+            return ids.Count > 0 && ids.Count <= _body.MostTokens ? new([.. ids], DmoePhase.PromptTokens([.. labels])) : throw TrainingException.InvalidData(
+                $"{place} has {ids.Count} tokens with its prompt, and this model takes {_body.MostTokens} at most; shorten it.", place);
+        }
+        catch (RowException broken)
+        {
+            throw TrainingException.InvalidData($"{place} cannot be rendered: {broken.Message}.", place, broken);
+        }
+    }
 
     public void Dispose()
     {

@@ -24,6 +24,10 @@ public sealed record ScorerSource(string Model, string? Adapter);
 /// <param name="Tokens">Tokens of prompt and answer together.</param>
 public sealed record AnswerScore(float Reward, double? Percentile, float? Disagreement, int Tokens)
 {
+    /// <summary>The category whose experts gave the reward, where the model is a mixture of them; rewards of different categories do not compare.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Category { get; init; }
+
     /// <summary>The critique that the model wrote before it scored, where it is of that kind.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Critique { get; init; }
@@ -95,7 +99,7 @@ public sealed class Scorer : IDisposable
         if (DmoeScorer.IsIn(source.Adapter ?? source.Model))
         {
             throw TrainingException.InvalidData(
-                "The model is a mixture of experts (objective dmoe_reward), whose rewards of different categories do not compare; it is not served as one model.", "model");
+                "The model is a mixture of experts (objective dmoe_reward), whose rewards of different categories do not compare; score it with the verb score, which names the category.", "model");
         }
 
         if (source.Adapter is not null)

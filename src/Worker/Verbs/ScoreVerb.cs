@@ -2,7 +2,10 @@ using System.CommandLine;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using TrainingService.Training;
+using TrainingService.Training.Dmoe;
 using TrainingService.Training.Scoring;
+using TrainingService.Training.Tokenizers;
+using static TorchSharp.torch;
 
 namespace TrainingService.Worker.Verbs;
 
@@ -41,7 +44,11 @@ internal static class ScoreVerb
             throw TrainingException.InvalidData($"There is no file '{input.FullName}'.", "--input");
         }
 
-        using var scorer = Scorer.Load(new(model.FullName, adapter?.FullName));
+        using var experts = adapter is not null && DmoeScorer.IsIn(adapter.FullName)
+            ? new DmoeScorer(adapter.FullName, model.FullName, ScalarType.Float32, cuda.is_available() ? CUDA : CPU)
+            : null;
+        using var scorer = experts is null ? Scorer.Load(new(model.FullName, adapter?.FullName)) : null;
+        var tokenizer = experts is null ? null : Tokenizer.Load(model.FullName);
         output?.Directory?.Create();
         var part = output is null ? null : output.FullName + ".part";
         using (var lines = part is null ? new StreamWriter(Console.OpenStandardOutput()) : new StreamWriter(part))
@@ -50,12 +57,14 @@ internal static class ScoreVerb
             foreach (var rows in File.ReadLines(input.FullName).Index().Where(row => !string.IsNullOrWhiteSpace(row.Item)).Chunk(RowsAtOnce))
             {
                 var parsed = rows.Select(row => Parse(row.Item, $"{input.Name}:{row.Index + 1}")).ToList();
-                foreach (var (row, scores) in parsed.Zip(scorer.Score([.. parsed.Select(row => row.Input)])))
+                foreach (var (row, scores) in parsed.Zip(Score([.. parsed.Select(row => row.Input)])))
                 {
                     lines.WriteLine(best ? Best(row.Json, scores) : JsonSerializer.Serialize(new { scores }, Line));
                 }
             }
         }
+
+        IReadOnlyList<IReadOnlyList<AnswerScore>> Score(IReadOnlyList<ScoreInput> rows) => experts?.Score(tokenizer!, rows) ?? scorer!.Score(rows);
 
         if (part is not null)
         {

@@ -8,6 +8,7 @@ using TrainingService.Training.Dmoe;
 using TrainingService.Training.Models;
 using TrainingService.Training.Objectives;
 using TrainingService.Training.Optimizers;
+using TrainingService.Training.Scoring;
 using TrainingService.Training.Tests.Data;
 using TrainingService.Training.Tests.Runs;
 using TrainingService.Training.Tokenizers;
@@ -138,6 +139,18 @@ public class DmoeTests
             return scores[0].Reward - scores[1].Reward;
         });
         Assert.Equal(margin, leads.Average(), 1e-4);
+
+        var asked = ScoreInput.Read(JsonElement.Parse("""{"prompt": "Message: a dark day 1.", "responses": [" red", " pink"]}"""), "row");
+        var answered = Assert.Single(scorer.Score(tokenizer, [asked]));
+        Assert.Equal(["dark", "dark"], answered.Select(score => score.Category));
+        File.WriteAllText(folder.In("asked.jsonl"), """{"prompt": "Message: a dark day 1.", "responses": [" red", " pink"]}""" + "\n");
+        var (exit, lines, errors) = WorkerProcess.Run(["score", "--model", Model, "--adapter", result, "--input", folder.In("asked.jsonl")]);
+        Assert.True(exit == 0, errors);
+        var told = JsonElement.Parse(Assert.Single(lines)).GetProperty("scores").EnumerateArray().ToList();
+        Assert.Equal(answered.Select(score => score.Reward), told.Select(score => score.GetProperty("reward").GetSingle()), (left, right) => Math.Abs(left - right) < 1e-5);
+        Assert.Equal("dark", told[0].GetProperty("category").GetString());
+        Assert.Equal(
+            scorer.Score(tokenizer, "Message: a dark day 1.", [" red", " pink"]).Select(score => (float)score.Reward), answered.Select(score => score.Reward));
     }
 
     [Fact]
