@@ -15,6 +15,7 @@ public sealed class SwaggerUITests(EmbeddedService service) : IClassFixture<Embe
         using var playwright = await Playwright.CreateAsync();
         await using var browser = await Launch(playwright);
         var page = await browser.NewPageAsync(new BrowserNewPageOptions { ViewportSize = new ViewportSize { Width = 1280, Height = 1400 } });
+        page.SetDefaultTimeout(180_000);   // the page draws a large schema, and a machine that runs all tests has little time for it
         await page.GotoAsync($"{service.Url}/swagger/index.html");
 
         var operation = page.Locator(".opblock-post").Filter(new LocatorFilterOptions { Has = page.Locator("[data-path='/v1/jobs']") });

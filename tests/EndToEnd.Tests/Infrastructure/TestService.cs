@@ -70,13 +70,9 @@ internal sealed class TestService : IAsyncDisposable
 
     public async Task<Guid> SubmitAsync(Guid? project = null, int priority = 0, DateTimeOffset? at = null)
     {
-        await using var db = await OpenAsync();
         var owner = project ?? Project.BuiltIn;
-        if (!await db.Projects.AnyAsync(p => p.Id == owner, TestContext.Current.CancellationToken))
-        {
-            db.Projects.Add(new Project { Id = owner, Name = owner.ToString(), CreatedAt = TimeProvider.System.GetUtcNow() });
-        }
-
+        await HaveProjectAsync(owner);
+        await using var db = await OpenAsync();
         var request = new NewJob
         {
             ProjectId = owner,
@@ -89,6 +85,28 @@ internal sealed class TestService : IAsyncDisposable
         db.Jobs.Add(job);
         await db.SaveChangesAsync(TestContext.Current.CancellationToken);
         return job.Id;
+    }
+
+    /// <summary>Makes a project that is not there yet. Several callers may want one at a time.</summary>
+    private async Task HaveProjectAsync(Guid id)
+    {
+        await using var db = await OpenAsync();
+        if (await db.Projects.AnyAsync(p => p.Id == id, TestContext.Current.CancellationToken))
+        {
+            return;
+        }
+
+        db.Projects.Add(new Project { Id = id, Name = id.ToString(), CreatedAt = TimeProvider.System.GetUtcNow() });
+        try
+        {
+            await db.SaveChangesAsync(TestContext.Current.CancellationToken);
+        }
+        catch (DbUpdateException)
+        {
+            // Somebody else was faster, unless it is something else.
+            await using var again = await OpenAsync();
+            Assert.True(await again.Projects.AnyAsync(p => p.Id == id, TestContext.Current.CancellationToken));
+        }
     }
 
     public async Task<TrainingJob> ReadAsync(Guid id)
