@@ -44,28 +44,7 @@ public sealed class MetricsLog : IDisposable
 
     public void Step(StepReport step)
     {
-        var values = new Dictionary<string, double>
-        {
-            ["train/loss"] = step.Loss,
-            ["learning_rate"] = step.LearningRate,
-            ["grad_norm"] = step.GradNorm,
-            ["tokens_per_second"] = step.TokensPerSecond,
-            ["tokens_seen"] = step.TokensSeen,
-            ["trained_tokens"] = step.TrainedTokens,
-            ["memory_bytes"] = step.MemoryBytes,
-            ["epoch"] = step.Epoch,
-        };
-        if (step.TokenAccuracy is { } accuracy)
-        {
-            values["train/token_accuracy"] = accuracy;
-        }
-
-        foreach (var (name, value) in step.Figures ?? new Dictionary<string, double>())
-        {
-            values[name] = value;
-        }
-
-        Write(step.Step, values);
+        Write(step.Step, step.Named());
         Row(step.Step);
         _row = (step.Step, step.Loss, step.TokenAccuracy ?? step.Accuracy, null, null);
     }

@@ -35,6 +35,33 @@ public sealed record StepReport(
     public double? Accuracy => Figures is { } figures && (figures.TryGetValue("train/accuracy", out var share) || figures.TryGetValue("train/rewards/accuracies", out share))
         ? share
         : null;
+
+    /// <summary>All figures by their public names, the same in files, events and the API.</summary>
+    public Dictionary<string, double> Named()
+    {
+        var values = new Dictionary<string, double>
+        {
+            ["train/loss"] = Loss,
+            ["learning_rate"] = LearningRate,
+            ["grad_norm"] = GradNorm,
+            ["tokens_per_second"] = TokensPerSecond,
+            ["tokens_seen"] = TokensSeen,
+            ["trained_tokens"] = TrainedTokens,
+            ["memory_bytes"] = MemoryBytes,
+            ["epoch"] = Epoch,
+        };
+        if (TokenAccuracy is { } accuracy)
+        {
+            values["train/token_accuracy"] = accuracy;
+        }
+
+        foreach (var (name, value) in Figures ?? new Dictionary<string, double>())
+        {
+            values[name] = value;
+        }
+
+        return values;
+    }
 }
 
 /// <summary>Figures measured at a step, such as <c>eval/loss</c> and <c>eval/token_accuracy</c>.</summary>

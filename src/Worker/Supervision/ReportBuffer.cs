@@ -43,7 +43,7 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
             {
                 case StepReport step:
                     _step = step;
-                    _metrics.Add(new MetricLine(step.Step, "train", Json(MetricsOf(step)), time));
+                    _metrics.Add(new MetricLine(step.Step, "train", Json(step.Named()), time));
                     break;
                 case MetricReport metric:
                     _metrics.Add(new MetricLine(metric.Step, "eval", Json(metric.Values), time));
@@ -174,33 +174,6 @@ internal sealed class ReportBuffer(Func<DateTimeOffset> now)
     {
         var unit = progress.Unit switch { ProgressUnit.Bytes => "bytes", ProgressUnit.Rows => "rows" };
         return Json(new Dictionary<string, double?> { [$"read_{unit}"] = progress.Done, [$"total_{unit}"] = progress.Total });
-    }
-
-    /// <summary>The names of <c>metrics.jsonl</c>, so that a figure is called the same everywhere.</summary>
-    private static Dictionary<string, double?> MetricsOf(StepReport step)
-    {
-        var values = new Dictionary<string, double?>
-        {
-            ["train/loss"] = step.Loss,
-            ["learning_rate"] = step.LearningRate,
-            ["grad_norm"] = step.GradNorm,
-            ["tokens_per_second"] = step.TokensPerSecond,
-            ["tokens_seen"] = step.TokensSeen,
-            ["trained_tokens"] = step.TrainedTokens,
-            ["memory_bytes"] = step.MemoryBytes,
-            ["epoch"] = step.Epoch,
-        };
-        if (step.TokenAccuracy is { } accuracy)
-        {
-            values["train/token_accuracy"] = accuracy;
-        }
-
-        foreach (var (name, value) in step.Figures ?? new Dictionary<string, double>())
-        {
-            values[name] = value;
-        }
-
-        return values;
     }
 
     /// <summary>The newest step of a batch stands for all of it in the job's story; every step is among the metrics.</summary>
