@@ -54,19 +54,7 @@ public sealed record DifforaConfig : LowRankConfig
     /// <summary>What was measured of each module; null where no choice was made here.</summary>
     internal IReadOnlyList<ScoredModule>? Scores { get; private init; }
 
-    internal override LayerAdapterConfig Published => new LoraConfig
-    {
-        Rank = Rank,
-        Alpha = Alpha,
-        UseRslora = UseRslora,
-        Dropout = Dropout,
-        RankPattern = RankPattern,
-        AlphaPattern = AlphaPattern,
-        Bias = Bias,
-        TargetModules = TargetModules,
-        ExcludeModules = ExcludeModules,
-        ModulesToSave = ModulesToSave,
-    };
+    internal override LayerAdapterConfig Published => Plain(times: 1);
 
     /// <inheritdoc/>
     /// <remarks>Which modules are chosen is not known yet: those with the most numbers are counted, so that nothing that is chosen has more.</remarks>

@@ -30,19 +30,7 @@ public sealed record EvaConfig : LowRankConfig
     [Description("Multiply α by the same factor as a layer's rank, so that α/r stays.")]
     public bool AdjustScale { get; init; } = true;
 
-    internal override LayerAdapterConfig Published => new LoraConfig
-    {
-        Rank = Rank,
-        Alpha = Alpha,
-        UseRslora = UseRslora,
-        Dropout = Dropout,
-        RankPattern = RankPattern,
-        AlphaPattern = AlphaPattern,
-        Bias = Bias,
-        TargetModules = TargetModules,
-        ExcludeModules = ExcludeModules,
-        ModulesToSave = ModulesToSave,
-    };
+    internal override LayerAdapterConfig Published => Plain(times: 1);
 
     internal override bool LooksAtRows => true;
 

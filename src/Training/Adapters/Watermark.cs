@@ -34,19 +34,7 @@ public sealed record WatermarkConfig : LowRankConfig
 
     /// <inheritdoc/>
     /// <remarks>A plain LoRA, but for <see cref="AdapterConfig.Disclosed"/>.</remarks>
-    internal override LayerAdapterConfig Published => new LoraConfig
-    {
-        Rank = Rank,
-        Alpha = Alpha,
-        UseRslora = UseRslora,
-        Dropout = Dropout,
-        RankPattern = RankPattern,
-        AlphaPattern = AlphaPattern,
-        Bias = Bias,
-        TargetModules = TargetModules,
-        ExcludeModules = ExcludeModules,
-        ModulesToSave = ModulesToSave,
-    };
+    internal override LayerAdapterConfig Published => Plain(times: 1);
 
     internal override AdapterConfig Disclosed => this with { Key = 0, Message = null };
 
